@@ -1,0 +1,574 @@
+/*
+ * 27_stage_page.sql
+ *		The feeds: what is asked of Exact next, and how an answer becomes rows
+ *		and a moved position, in one transaction.
+ *
+ * C fetches what _feed_next() says and hands the body to _stage_page().  What a
+ * feed reads, from where, and when it is done is decided here.
+ */
+
+CREATE TABLE feed_positions (
+    division           integer NOT NULL,
+    feed               text NOT NULL,
+    last_timestamp     bigint,
+    cursor_timestamp   bigint,
+    next_url           text,
+    run_id             bigint,
+    drained_run        bigint,
+    last_page_at       timestamptz,
+    last_success       timestamptz,
+    rows_total         bigint NOT NULL DEFAULT 0,
+    short_select       boolean NOT NULL DEFAULT false,
+    unavailable_until  timestamptz,
+    last_error         text,
+    PRIMARY KEY (division, feed)
+);
+COMMENT ON TABLE feed_positions IS 'How far each feed of each division has been read. Part of a dump, so that a restored database goes on where it was.';
+COMMENT ON COLUMN feed_positions.division IS 'Exact division.';
+COMMENT ON COLUMN feed_positions.feed IS 'Name in feed_definitions.';
+COMMENT ON COLUMN feed_positions.last_timestamp IS 'Highest rowversion stored; one position per division and feed (exact-online 7).';
+COMMENT ON COLUMN feed_positions.cursor_timestamp IS 'How far the run in run_id has come.';
+COMMENT ON COLUMN feed_positions.next_url IS 'Exact''s own continuation, for lists without a rowversion.';
+COMMENT ON COLUMN feed_positions.run_id IS 'Run that reads or last read.';
+COMMENT ON COLUMN feed_positions.drained_run IS 'Run in which its end was last reached.';
+COMMENT ON COLUMN feed_positions.last_page_at IS 'When a page was last stored.';
+COMMENT ON COLUMN feed_positions.last_success IS 'When its end was last reached.';
+COMMENT ON COLUMN feed_positions.rows_total IS 'Rows read in all.';
+COMMENT ON COLUMN feed_positions.short_select IS 'True: Exact refused the optional fields of this feed; they are left out.';
+COMMENT ON COLUMN feed_positions.unavailable_until IS 'An optional feed that was refused is left alone until then.';
+COMMENT ON COLUMN feed_positions.last_error IS 'Last refusal.';
+SELECT pg_catalog.pg_extension_config_dump('feed_positions', '');
+
+CREATE VIEW feed_definitions AS
+SELECT * FROM (VALUES
+    ('start_headers', 'function', 'read/sync/Sync/SyncTimestamp', NULL, NULL, NULL, false, 'orders', 10, 'SalesOrderHeaders'),
+    ('start_lines', 'function', 'read/sync/Sync/SyncTimestamp', NULL, NULL, NULL, false, 'orders', 11, 'SalesOrderLines'),
+    ('sales_order_headers', 'sync', 'sync/SalesOrder/SalesOrderHeaders', 'sales_orders',
+     'Timestamp,ID,OrderID,OrderNumber,Status,DeliveryStatus,InvoiceStatus,ApprovalStatus,OrderedBy,OrderedByName,OrderedByContactPerson,InvoiceTo,DeliverTo,OrderDate,DeliveryDate,Currency,AmountDC,AmountFC,AmountFCExclVat,VATAmount,AmountDiscountExclVat,Discount,Salesperson,SalespersonFullName,YourRef,Description,Remarks,PaymentCondition,Created,Modified',
+     NULL, false, 'orders', 20, NULL),
+    ('sales_order_lines', 'sync', 'sync/SalesOrder/SalesOrderLines', 'sales_order_lines',
+     'Timestamp,ID,OrderID,OrderNumber,LineNumber,Item,ItemCode,ItemDescription,Description,Notes,Quantity,UnitCode,UnitPrice,NetPrice,Discount,AmountFC,VATPercentage,VATAmount,DeliveryDate,Status',
+     'QuantityDelivered,QuantityInvoiced', false, 'orders', 21, NULL),
+    ('deleted', 'sync', 'sync/Deleted', 'deleted', 'Timestamp,ID,EntityKey,EntityType,DeletedDate', NULL, false, 'orders', 22, NULL),
+    ('missing_accounts', 'keys', 'crm/Accounts', 'accounts',
+     'ID,Code,Name,Email,Phone,Website,AddressLine1,AddressLine2,Postcode,City,Country,VATNumber,Status,IsSales,Blocked,AccountManager,AccountManagerFullName,EndDate', NULL, false, 'orders', 30, NULL),
+    ('missing_items', 'keys', 'logistics/Items', 'items',
+     'ID,Code,Description,ExtraDescription,Barcode,Unit,ItemGroup,ItemGroupCode,IsSalesItem,StartDate,EndDate', NULL, false, 'orders', 31, NULL),
+    ('accounts', 'sync', 'sync/CRM/Accounts', 'accounts',
+     'Timestamp,ID,Code,Name,Email,Phone,Website,AddressLine1,AddressLine2,Postcode,City,Country,VATNumber,Status,IsSales,Blocked,AccountManager,AccountManagerFullName,EndDate', NULL, false, 'customers', 10, NULL),
+    ('employees', 'sync', 'sync/Payroll/Employees', 'employees', 'Timestamp,ID,User,FullName,BusinessEmail,IsActive', NULL, true, 'customers', 20, NULL),
+    ('item_groups', 'whole', 'logistics/ItemGroups', 'item_groups', 'ID,Code,Description,IsDefault', NULL, false, 'products', 10, NULL),
+    ('items', 'sync', 'sync/Logistics/Items', 'items',
+     'Timestamp,ID,Code,Description,ExtraDescription,Barcode,Unit,ItemGroup,ItemGroupCode,IsSalesItem,StartDate,EndDate', NULL, false, 'products', 20, NULL),
+    ('item_prices', 'sync', 'sync/Logistics/SalesItemPrices', 'item_prices',
+     'Timestamp,ID,Item,Account,Currency,Price,Quantity,Unit,NumberOfItemsPerUnit,StartDate,EndDate', NULL, true, 'products', 30, NULL),
+    ('bulk_orders', 'bulk', 'bulk/SalesOrder/SalesOrders', 'sales_orders',
+     'OrderID,OrderNumber,Status,DeliveryStatus,InvoiceStatus,ApprovalStatus,OrderedBy,OrderedByName,OrderedByContactPerson,InvoiceTo,DeliverTo,OrderDate,DeliveryDate,Currency,AmountDC,AmountFC,AmountFCExclVat,AmountDiscountExclVat,Discount,Salesperson,SalespersonFullName,YourRef,Description,Remarks,PaymentCondition,Created,Modified,SalesOrderLines/ID,SalesOrderLines/OrderID,SalesOrderLines/OrderNumber,SalesOrderLines/LineNumber,SalesOrderLines/Item,SalesOrderLines/ItemCode,SalesOrderLines/ItemDescription,SalesOrderLines/Description,SalesOrderLines/Notes,SalesOrderLines/Quantity,SalesOrderLines/UnitCode,SalesOrderLines/UnitPrice,SalesOrderLines/NetPrice,SalesOrderLines/Discount,SalesOrderLines/AmountFC,SalesOrderLines/VATPercentage,SalesOrderLines/VATAmount,SalesOrderLines/DeliveryDate',
+     NULL, false, 'history', 30, NULL),
+    ('bulk_orders_past', 'bulk', 'bulk/SalesOrder/SalesOrders', 'sales_orders', NULL, NULL, false, 'history', 31, NULL),
+    ('deferred_lines', 'keys', 'bulk/SalesOrder/SalesOrderLines', 'sales_order_lines',
+     'ID,OrderID,OrderNumber,LineNumber,Item,ItemCode,ItemDescription,Description,Notes,Quantity,UnitCode,UnitPrice,NetPrice,Discount,AmountFC,VATPercentage,VATAmount,DeliveryDate', NULL, false, 'history', 32, NULL)
+  ) AS f(feed, mode, path, entity, fields, optional_fields, optional, poll_group, ordinal, argument);
+COMMENT ON VIEW feed_definitions IS 'What is read from Exact: sync = by rowversion, whole = all of a small list, bulk = history, keys = single records by $filter, function = where to start (exact-online 4).';
+
+CREATE FUNCTION _poll_feeds(p_group text) RETURNS TABLE (division integer, feed text, optional boolean)
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    SELECT d.division, f.feed, f.optional
+      FROM divisions d
+     CROSS JOIN (VALUES ('orders', 'orders', 3), ('customers', 'customers', 1), ('products', 'products', 1),
+                        ('history', 'customers', 1), ('history', 'products', 2), ('history', 'start', 3), ('history', 'history', 4), ('history', 'orders', 5))
+           AS g(asked, poll_group, step)
+      JOIN feed_definitions f
+        ON (f.poll_group = g.poll_group AND NOT (g.asked = 'history' AND g.step = 5 AND f.mode = 'function'))
+        OR (g.poll_group = 'start' AND f.mode = 'function')
+     WHERE g.asked = p_group AND NOT is_paused(p_group)
+     ORDER BY d.division, g.step, f.ordinal
+    $$;
+COMMENT ON FUNCTION _poll_feeds(text) IS 'The feeds of a poll group in the order to read them; none when the part is paused.';
+
+CREATE FUNCTION _odata_query(p_text text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT replace(replace(p_text, ' ', '%20'), '''', '%27') $$;
+COMMENT ON FUNCTION _odata_query(text) IS 'Percent-encodes what our own query texts contain: blanks and quotes.';
+
+CREATE TABLE unresolved_items (
+    division  integer NOT NULL,
+    item      uuid NOT NULL,
+    PRIMARY KEY (division, item)
+);
+COMMENT ON TABLE unresolved_items IS 'Items that stand on a line but are not staged: read singly by the next poll of orders.';
+COMMENT ON COLUMN unresolved_items.division IS 'Exact division.';
+COMMENT ON COLUMN unresolved_items.item IS 'GUID of the item.';
+
+CREATE INDEX exact_sales_orders_deferred ON exact_sales_orders (division, id) WHERE lines_deferred;
+
+CREATE TABLE unresolved_accounts (
+    division  integer NOT NULL,
+    account   uuid NOT NULL,
+    PRIMARY KEY (division, account)
+);
+COMMENT ON TABLE unresolved_accounts IS 'Accounts that ordered but are not staged: read singly by the next poll of orders.';
+COMMENT ON COLUMN unresolved_accounts.division IS 'Exact division.';
+COMMENT ON COLUMN unresolved_accounts.account IS 'GUID of the account.';
+
+CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uuid
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    (SELECT m.account FROM unresolved_accounts m
+      WHERE p_feed = 'missing_accounts' AND m.division = p_division
+        AND NOT EXISTS (SELECT FROM exact_accounts a WHERE a.division = m.division AND a.id = m.account)
+      ORDER BY m.account LIMIT 40)
+    UNION ALL
+    (SELECT m.item FROM unresolved_items m
+      WHERE p_feed = 'missing_items' AND m.division = p_division
+        AND NOT EXISTS (SELECT FROM exact_items i WHERE i.division = m.division AND i.id = m.item)
+      ORDER BY m.item LIMIT 40)
+    UNION ALL
+    (SELECT o.id FROM exact_sales_orders o
+      WHERE p_feed = 'deferred_lines' AND o.division = p_division AND o.lines_deferred
+      ORDER BY o.id LIMIT 40)
+    $$;
+COMMENT ON FUNCTION _missing_keys(integer, text) IS 'The next keys that must be read singly, at most 40 (the URL may have 6000 characters, exact-online 2.5).';
+
+CREATE FUNCTION _feed_next(p_division integer, p_feed text, p_run bigint) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_def     feed_definitions;
+    v_pos     feed_positions;
+    v_base    text;
+    v_fields  text;
+    v_keys    text;
+    v_since   date;
+    v_until   date;
+BEGIN
+    SELECT * INTO STRICT v_def FROM feed_definitions WHERE feed = p_feed;
+    INSERT INTO feed_positions (division, feed) VALUES (p_division, p_feed) ON CONFLICT DO NOTHING;
+    SELECT * INTO v_pos FROM feed_positions WHERE division = p_division AND feed = p_feed FOR UPDATE;
+    IF v_pos.drained_run = p_run OR v_pos.unavailable_until > clock_timestamp() THEN
+        RETURN NULL;
+    END IF;
+
+    v_base := '/api/v1/' || p_division || '/' || v_def.path || '?';
+    v_fields := '$select=' || v_def.fields
+             || CASE WHEN v_def.optional_fields IS NOT NULL AND NOT v_pos.short_select THEN ',' || v_def.optional_fields ELSE '' END;
+
+    CASE v_def.mode
+    WHEN 'sync' THEN
+        IF v_pos.run_id IS DISTINCT FROM p_run THEN
+            v_pos.cursor_timestamp := greatest(coalesce(v_pos.last_timestamp, 1) - setting('exact_overlap')::bigint, 1);
+            UPDATE feed_positions SET run_id = p_run, cursor_timestamp = v_pos.cursor_timestamp
+             WHERE division = p_division AND feed = p_feed;
+        END IF;
+        RETURN v_base || _odata_query(format('$filter=Timestamp gt %sL&', v_pos.cursor_timestamp) || v_fields);
+
+    WHEN 'whole' THEN
+        IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
+            RETURN v_pos.next_url;
+        END IF;
+        UPDATE feed_positions SET run_id = p_run, next_url = NULL WHERE division = p_division AND feed = p_feed;
+        RETURN v_base || _odata_query(v_fields);
+
+    WHEN 'bulk' THEN
+        -- An import that was cut off goes on at its last page while that is fresh.
+        IF v_pos.next_url IS NOT NULL AND v_pos.last_page_at > clock_timestamp() - interval '6 hours' THEN
+            UPDATE feed_positions SET run_id = p_run WHERE division = p_division AND feed = p_feed;
+            RETURN v_pos.next_url;
+        END IF;
+        UPDATE feed_positions SET run_id = p_run, next_url = NULL WHERE division = p_division AND feed = p_feed;
+        SELECT CASE p_feed WHEN 'bulk_orders' THEN d.send_since ELSE d.stage_since END,
+               CASE p_feed WHEN 'bulk_orders' THEN NULL ELSE d.send_since END
+          INTO v_since, v_until
+          FROM (SELECT coalesce(x.send_since, (today(x.division) - interval '12 months')::date) AS send_since, x.stage_since
+                  FROM divisions x WHERE x.division = p_division) d;
+        IF v_since IS NULL OR v_since >= v_until THEN
+            RETURN NULL;
+        END IF;
+        SELECT '$select=' || fields INTO v_fields FROM feed_definitions WHERE feed = 'bulk_orders';
+        RETURN v_base || _odata_query(format('$filter=OrderDate ge datetime''%s''', to_char(v_since, 'YYYY-MM-DD'))
+                || coalesce(format(' and OrderDate lt datetime''%s''', to_char(v_until, 'YYYY-MM-DD')), '')
+                || '&$expand=SalesOrderLines&' || v_fields);
+
+    WHEN 'keys' THEN
+        IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
+            RETURN v_pos.next_url;
+        END IF;
+        SELECT string_agg(format('%s eq guid''%s''', CASE p_feed WHEN 'deferred_lines' THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k)
+          INTO v_keys FROM _missing_keys(p_division, p_feed) k;
+        IF v_keys IS NULL THEN
+            UPDATE feed_positions SET run_id = p_run, drained_run = p_run, last_success = clock_timestamp()
+             WHERE division = p_division AND feed = p_feed;
+            RETURN NULL;
+        END IF;
+        UPDATE feed_positions SET run_id = p_run, next_url = NULL WHERE division = p_division AND feed = p_feed;
+        RETURN v_base || _odata_query('$filter=' || v_keys || '&' || v_fields);
+
+    WHEN 'function' THEN
+        -- Only a feed that has no position yet is given one, of a day ago.
+        IF EXISTS (SELECT FROM feed_positions
+                    WHERE division = p_division AND last_timestamp IS NOT NULL
+                      AND feed = CASE p_feed WHEN 'start_headers' THEN 'sales_order_headers' ELSE 'sales_order_lines' END) THEN
+            RETURN NULL;
+        END IF;
+        UPDATE feed_positions SET run_id = p_run WHERE division = p_division AND feed = p_feed;
+        RETURN v_base || _odata_query(format('modified=datetime''%s''&endPoint=''%s''',
+                                             to_char(today(p_division) - 1, 'YYYY-MM-DD'), v_def.argument));
+    END CASE;
+END
+$$;
+COMMENT ON FUNCTION _feed_next(integer, text, bigint) IS 'Path or URL of the next page of a feed in this run; NULL when there is none.';
+
+CREATE FUNCTION _page_rows(p_page jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT CASE WHEN jsonb_typeof(p_page->'d') = 'array' THEN p_page->'d'
+                      WHEN jsonb_typeof(p_page->'d'->'results') = 'array' THEN p_page->'d'->'results'
+                      WHEN jsonb_typeof(p_page->'d') = 'object' AND NOT (p_page->'d') ? 'results' THEN jsonb_build_array(p_page->'d') END $$;
+COMMENT ON FUNCTION _page_rows(jsonb) IS 'The rows of an answer in any of Exact''s three shapes (exact-online 2.2); NULL when it is none of them.';
+
+CREATE FUNCTION _stage_rows(p_division integer, p_feed text, p_entity text, p_rows jsonb, OUT taken integer, OUT changed integer)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_lines    jsonb;
+    v_taken    integer;
+    v_changed  integer;
+BEGIN
+    CASE p_entity
+    WHEN 'sales_orders' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_sales_orders(p_division, p_rows) s;
+        INSERT INTO unresolved_accounts (division, account)
+        SELECT DISTINCT p_division, (r->>'OrderedBy')::uuid FROM jsonb_array_elements(p_rows) r
+         WHERE r->>'OrderedBy' IS NOT NULL
+           AND NOT EXISTS (SELECT FROM exact_accounts a WHERE a.division = p_division AND a.id = (r->>'OrderedBy')::uuid)
+        ON CONFLICT DO NOTHING;
+        IF p_feed LIKE 'bulk%' THEN
+            SELECT jsonb_agg(l.line) INTO v_lines
+              FROM jsonb_array_elements(p_rows) r,
+                   jsonb_array_elements(CASE WHEN jsonb_typeof(r->'SalesOrderLines') = 'array' THEN r->'SalesOrderLines'
+                                             WHEN jsonb_typeof(r->'SalesOrderLines'->'results') = 'array' THEN r->'SalesOrderLines'->'results' END) AS l(line);
+            IF v_lines IS NOT NULL THEN
+                SELECT s.taken, s.changed INTO v_taken, v_changed FROM _stage_rows(p_division, p_feed, 'sales_order_lines', v_lines) s;
+                taken := taken + v_taken;
+                changed := changed + v_changed;
+            END IF;
+            UPDATE exact_sales_orders o SET lines_deferred = true
+              FROM jsonb_array_elements(p_rows) r
+             WHERE o.division = p_division AND o.id = (r->>'OrderID')::uuid AND NOT o.lines_deferred
+               AND r->'SalesOrderLines' ? '__deferred';
+        END IF;
+    WHEN 'sales_order_lines' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_sales_order_lines(p_division, p_rows) s;
+        WITH seen AS (
+            SELECT DISTINCT l.item, l.item IS NULL AS text_line
+              FROM (SELECT (r->>'Item')::uuid AS item FROM jsonb_array_elements(p_rows) r) l
+        ), text_product AS (
+            -- A line needs a product at Pipedrive, a text line has no item: one product stands for all of them.
+            INSERT INTO exact_items (division, id, code, description, is_sales_item, ghost)
+            SELECT p_division, '00000000-0000-0000-0000-000000000000', 'TEKST', 'Tekstregel', true, true FROM seen WHERE text_line
+            ON CONFLICT DO NOTHING
+        )
+        INSERT INTO unresolved_items (division, item)
+        SELECT p_division, s.item FROM seen s
+         WHERE s.item IS NOT NULL AND NOT EXISTS (SELECT FROM exact_items i WHERE i.division = p_division AND i.id = s.item)
+        ON CONFLICT DO NOTHING;
+        IF p_feed = 'deferred_lines' THEN
+            UPDATE exact_sales_orders o SET lines_deferred = false
+              FROM jsonb_array_elements(p_rows) r
+             WHERE o.division = p_division AND o.id = (r->>'OrderID')::uuid AND o.lines_deferred;
+        END IF;
+    WHEN 'accounts' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_accounts(p_division, p_rows) s;
+    WHEN 'items' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_items(p_division, p_rows) s;
+    WHEN 'item_groups' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_item_groups(p_division, p_rows) s;
+    WHEN 'item_prices' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_item_prices(p_division, p_rows) s;
+    WHEN 'employees' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_employees(p_division, p_rows) s;
+        INSERT INTO owner_map (exact_id, name, email, matched_by)
+        SELECT k.exact_id, e.full_name, e.email, 'feed'
+          FROM exact_employees e, LATERAL (VALUES (e.id), (e.user_id)) k(exact_id)
+         WHERE e.division = p_division AND k.exact_id IS NOT NULL
+           AND EXISTS (SELECT FROM jsonb_array_elements(p_rows) r WHERE (r->>'ID')::uuid = e.id)
+        ON CONFLICT (exact_id) DO UPDATE SET email = coalesce(owner_map.email, excluded.email), name = coalesce(owner_map.name, excluded.name)
+         WHERE owner_map.email IS NULL AND excluded.email IS NOT NULL;
+    WHEN 'deleted' THEN
+        INSERT INTO exact_deleted AS t (division, id, entity_key, entity_type, deleted_date, timestamp)
+        SELECT DISTINCT ON (r."ID") p_division, r."ID", r."EntityKey", r."EntityType", exact_wall_clock(r."DeletedDate"), r."Timestamp"
+          FROM jsonb_to_recordset(p_rows) AS r("ID" uuid, "EntityKey" uuid, "EntityType" integer, "DeletedDate" text, "Timestamp" bigint)
+         WHERE r."EntityKey" IS NOT NULL AND r."EntityType" IS NOT NULL
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        changed := _apply_deletions(p_division);
+    END CASE;
+END
+$$;
+COMMENT ON FUNCTION _stage_rows(integer, text, text, jsonb) IS 'Rows of one entity into staging, with what hangs on them: lines within bulk orders, items and accounts not seen yet.';
+
+CREATE FUNCTION _apply_deletions(p_division integer) RETURNS integer
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_now    timestamptz := clock_timestamp();
+    v_count  integer;
+    v_total  integer := 0;
+BEGIN
+    -- A deletion older than the stored row is ignored: the key came back (exact-online 7).
+    UPDATE exact_sales_order_lines t SET deleted_at = v_now, changed_at = v_now
+      FROM exact_deleted d
+     WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 33
+       AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
+    GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
+    UPDATE exact_sales_orders t SET deleted_at = v_now, changed_at = v_now
+      FROM exact_deleted d
+     WHERE d.division = p_division AND NOT d.applied AND d.entity_type IN (12, 32)
+       AND t.division = d.division AND (t.id = d.entity_key OR t.row_id = d.entity_key)
+       AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
+    GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
+    UPDATE exact_accounts t SET deleted_at = v_now, changed_at = v_now
+      FROM exact_deleted d
+     WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 2
+       AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
+    GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
+    UPDATE exact_items t SET deleted_at = v_now, changed_at = v_now
+      FROM exact_deleted d
+     WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 9
+       AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
+    GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
+    UPDATE exact_item_prices t SET deleted_at = v_now, changed_at = v_now
+      FROM exact_deleted d
+     WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 8
+       AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
+    GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
+    -- What found no row may still come (a page read late); it is tried for two days.
+    UPDATE exact_deleted d SET applied = true
+     WHERE d.division = p_division AND NOT d.applied
+       AND (d.seen_at < v_now - interval '2 days' OR d.entity_type NOT IN (2, 8, 9, 12, 32, 33)
+            OR EXISTS (SELECT FROM exact_sales_order_lines t WHERE d.entity_type = 33 AND t.division = d.division AND t.id = d.entity_key)
+            OR EXISTS (SELECT FROM exact_sales_orders t WHERE d.entity_type IN (12, 32) AND t.division = d.division AND (t.id = d.entity_key OR t.row_id = d.entity_key))
+            OR EXISTS (SELECT FROM exact_accounts t WHERE d.entity_type = 2 AND t.division = d.division AND t.id = d.entity_key)
+            OR EXISTS (SELECT FROM exact_items t WHERE d.entity_type = 9 AND t.division = d.division AND t.id = d.entity_key)
+            OR EXISTS (SELECT FROM exact_item_prices t WHERE d.entity_type = 8 AND t.division = d.division AND t.id = d.entity_key));
+    RETURN v_total;
+END
+$$;
+COMMENT ON FUNCTION _apply_deletions(integer) IS 'Marks staged rows that Exact reports as deleted; returns how many.';
+CREATE INDEX exact_deleted_waiting ON exact_deleted (division) WHERE NOT applied;
+
+CREATE FUNCTION _keys_done(p_division integer, p_feed text, p_path text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    -- Asked for and not there: gone, or no right to see it.  Orders and lines still name it.
+    IF p_feed = 'missing_accounts' THEN
+        INSERT INTO exact_accounts (division, id, name, ghost)
+        SELECT DISTINCT ON (k) p_division, k, coalesce(o.ordered_by_name, 'Onbekende relatie'), true
+          FROM _missing_keys(p_division, p_feed) k
+          LEFT JOIN exact_sales_orders o ON o.division = p_division AND o.ordered_by = k
+         ORDER BY k, o.order_date DESC NULLS LAST
+        ON CONFLICT DO NOTHING;
+        DELETE FROM unresolved_accounts u USING exact_accounts a
+         WHERE u.division = p_division AND a.division = u.division AND a.id = u.account;
+    ELSIF p_feed = 'missing_items' THEN
+        INSERT INTO exact_items (division, id, code, description, is_sales_item, ghost)
+        SELECT DISTINCT ON (k) p_division, k, l.item_code, coalesce(l.item_description, l.description, l.item_code, 'Onbekend artikel'), true, true
+          FROM _missing_keys(p_division, p_feed) k
+          LEFT JOIN exact_sales_order_lines l ON l.division = p_division AND l.item = k
+         ORDER BY k, l.id
+        ON CONFLICT DO NOTHING;
+        DELETE FROM unresolved_items u USING exact_items i
+         WHERE u.division = p_division AND i.division = u.division AND i.id = u.item;
+    ELSIF p_feed = 'deferred_lines' THEN
+        UPDATE exact_sales_orders o SET lines_deferred = false
+         WHERE o.division = p_division AND o.id IN (SELECT _missing_keys(p_division, p_feed));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _keys_done(integer, text, text) IS 'After a list of keys was answered to its end: what was not in it becomes a ghost, so that it is not asked for again and orders can go on.';
+
+CREATE FUNCTION _stage_page(p_division integer, p_feed text, p_run bigint, p_body text,
+                            OUT rows integer, OUT taken integer, OUT changed integer, OUT refused integer, OUT next_url text, OUT done boolean)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_def      feed_definitions;
+    v_page     jsonb;
+    v_rows     jsonb;
+    v_row      text;
+    v_max      bigint;
+    v_cursor   bigint;
+    v_taken    integer;
+    v_changed  integer;
+BEGIN
+    SELECT * INTO STRICT v_def FROM feed_definitions WHERE feed = p_feed;
+    taken := 0; changed := 0; refused := 0;
+
+    BEGIN
+        v_page := p_body::jsonb;
+        v_rows := _page_rows(v_page);
+    EXCEPTION WHEN invalid_text_representation OR untranslatable_character OR invalid_parameter_value OR numeric_value_out_of_range THEN
+        -- Not JSON at all is an error of the page; JSON that jsonb cannot hold is an error of a row.
+        PERFORM p_body::json;
+        v_rows := NULL;
+    END;
+    IF v_page IS NOT NULL AND v_rows IS NULL THEN
+        RAISE EXCEPTION 'the answer of feed "%" is not a list of rows', p_feed
+            USING ERRCODE = 'fdw_invalid_data_type', DETAIL = 'Beginning of the answer: ' || left(p_body, 200);
+    END IF;
+
+    IF v_def.mode = 'function' THEN
+        UPDATE feed_positions SET last_timestamp = greatest(1, coalesce((v_rows->0->>'TimeStampAsBigInt')::bigint, 1) - 1)
+         WHERE division = p_division AND last_timestamp IS NULL
+           AND feed = CASE p_feed WHEN 'start_headers' THEN 'sales_order_headers' ELSE 'sales_order_lines' END;
+        IF NOT FOUND THEN
+            INSERT INTO feed_positions (division, feed, last_timestamp)
+            VALUES (p_division, CASE p_feed WHEN 'start_headers' THEN 'sales_order_headers' ELSE 'sales_order_lines' END,
+                    greatest(1, coalesce((v_rows->0->>'TimeStampAsBigInt')::bigint, 1) - 1))
+            ON CONFLICT DO NOTHING;
+        END IF;
+        rows := 1; done := true;
+    ELSE
+        IF v_rows IS NOT NULL THEN
+            BEGIN
+                SELECT s.taken, s.changed INTO taken, changed FROM _stage_rows(p_division, p_feed, v_def.entity, v_rows) s;
+                rows := jsonb_array_length(v_rows);
+            EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+                rows := NULL;
+            END;
+        END IF;
+        IF rows IS NULL THEN
+            -- One bad row stops nothing (law 7): row by row, the bad one is kept aside with its reason.
+            rows := 0; taken := 0; changed := 0;
+            FOR v_row IN
+                SELECT x FROM json_array_elements_text(
+                    CASE WHEN json_typeof(p_body::json->'d') = 'array' THEN p_body::json->'d' ELSE p_body::json->'d'->'results' END) x
+            LOOP
+                rows := rows + 1;
+                BEGIN
+                    SELECT s.taken, s.changed INTO v_taken, v_changed FROM _stage_rows(p_division, p_feed, v_def.entity, jsonb_build_array(v_row::jsonb)) s;
+                    taken := taken + v_taken; changed := changed + v_changed;
+                EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
+                    refused := refused + 1;
+                    INSERT INTO refused_rows (division, feed, reason, row_text) VALUES (p_division, p_feed, SQLERRM, left(v_row, 10000));
+                END;
+            END LOOP;
+        END IF;
+
+        next_url := coalesce(v_page->'d'->>'__next', p_body::json->'d'->>'__next');
+        CASE v_def.mode
+        WHEN 'sync' THEN
+            SELECT max(substring(r->>'Timestamp' FROM '^[0-9]{1,18}$')::bigint) INTO v_max
+              FROM jsonb_array_elements(coalesce(v_rows, '[]')) r;
+            IF v_rows IS NULL THEN
+                SELECT max(substring(r->>'Timestamp' FROM '^[0-9]{1,18}$')::bigint) INTO v_max
+                  FROM json_array_elements(CASE WHEN json_typeof(p_body::json->'d') = 'array' THEN p_body::json->'d' ELSE p_body::json->'d'->'results' END) r;
+            END IF;
+            SELECT cursor_timestamp INTO v_cursor FROM feed_positions WHERE division = p_division AND feed = p_feed;
+            done := rows = 0 OR next_url IS NULL;
+            IF NOT done AND coalesce(v_max, 0) <= v_cursor THEN
+                RAISE EXCEPTION 'feed "%" does not move on beyond rowversion %', p_feed, v_cursor
+                    USING ERRCODE = 'fdw_error', DETAIL = 'Exact offers another page, but none of its rows is newer than what was asked for.';
+            END IF;
+            UPDATE feed_positions
+               SET cursor_timestamp = greatest(cursor_timestamp, v_max), last_timestamp = greatest(last_timestamp, v_max, 1)
+             WHERE division = p_division AND feed = p_feed;
+        WHEN 'keys' THEN
+            IF next_url IS NULL THEN
+                PERFORM _keys_done(p_division, p_feed, NULL);
+            END IF;
+            done := false;
+        ELSE
+            done := next_url IS NULL OR rows = 0;
+        END CASE;
+    END IF;
+
+    UPDATE feed_positions
+       SET next_url = CASE WHEN v_def.mode IN ('bulk', 'whole', 'keys') AND NOT _stage_page.done THEN _stage_page.next_url END,
+           last_page_at = clock_timestamp(), rows_total = rows_total + _stage_page.rows, last_error = NULL,
+           drained_run = CASE WHEN _stage_page.done THEN p_run ELSE drained_run END,
+           last_success = CASE WHEN _stage_page.done THEN clock_timestamp() ELSE last_success END
+     WHERE division = p_division AND feed = p_feed;
+    UPDATE sync_runs r SET rows = r.rows + _stage_page.rows, changed = r.changed + _stage_page.changed, refused = r.refused + _stage_page.refused
+     WHERE r.id = p_run;
+    IF done AND p_feed = 'bulk_orders_past' OR p_feed = 'bulk_orders' AND done THEN
+        UPDATE divisions SET imported_at = clock_timestamp() WHERE division = p_division;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _stage_page(integer, text, bigint, text) IS 'Stores one page and moves the position in the same transaction. A row that cannot be stored is kept in refused_rows, the others go in. done: the end was reached.';
+
+CREATE FUNCTION _feed_refused(p_division integer, p_feed text, p_run bigint, p_status integer, p_message text) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_def  feed_definitions;
+    v_pos  feed_positions;
+BEGIN
+    SELECT * INTO STRICT v_def FROM feed_definitions WHERE feed = p_feed;
+    SELECT * INTO v_pos FROM feed_positions WHERE division = p_division AND feed = p_feed FOR UPDATE;
+    UPDATE feed_positions SET last_error = left(p_message, 500) WHERE division = p_division AND feed = p_feed;
+    IF p_status = 400 AND v_def.optional_fields IS NOT NULL AND NOT v_pos.short_select THEN
+        UPDATE feed_positions SET short_select = true WHERE division = p_division AND feed = p_feed;
+        RETURN 'retry';
+    END IF;
+    IF v_def.mode = 'function' AND p_status IN (400, 403, 404, 500) THEN
+        -- No answer where to start: from the beginning, which is slow but complete.
+        INSERT INTO feed_positions (division, feed, last_timestamp)
+        VALUES (p_division, CASE p_feed WHEN 'start_headers' THEN 'sales_order_headers' ELSE 'sales_order_lines' END, 1)
+        ON CONFLICT (division, feed) DO UPDATE SET last_timestamp = coalesce(feed_positions.last_timestamp, 1);
+        RETURN 'skip';
+    END IF;
+    IF v_def.optional AND p_status IN (400, 401, 403, 404) THEN
+        UPDATE feed_positions SET unavailable_until = clock_timestamp() + interval '1 day' WHERE division = p_division AND feed = p_feed;
+        RETURN 'skip';
+    END IF;
+    -- A continuation that is no longer understood must not be asked for again.
+    UPDATE feed_positions SET next_url = NULL WHERE division = p_division AND feed = p_feed AND p_status IN (400, 404);
+    RETURN 'fail';
+END
+$$;
+COMMENT ON FUNCTION _feed_refused(integer, text, bigint, integer, text) IS 'What to do after Exact refused a page: retry (something was changed), skip (optional), fail.';
+
+CREATE FUNCTION _import_begin(p_run bigint, p_months integer, p_staging_months integer) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF p_months IS NULL OR p_months NOT BETWEEN 1 AND 240 OR p_staging_months IS NULL OR p_staging_months NOT BETWEEN 1 AND 240 THEN
+        RAISE EXCEPTION 'months must be between 1 and 240' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT EXISTS (SELECT FROM divisions) THEN
+        RAISE EXCEPTION 'no division is configured'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT exact_pd_sync.add_division(123456);';
+    END IF;
+    UPDATE divisions d
+       SET send_since = (today(d.division) - make_interval(months => p_months))::date,
+           stage_since = (today(d.division) - make_interval(months => greatest(p_months, p_staging_months)))::date;
+    INSERT INTO settings (name, value) VALUES ('send_months', p_months::text)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_at = clock_timestamp();
+END
+$$;
+COMMENT ON FUNCTION _import_begin(bigint, integer, integer) IS 'Sets from when orders are sent and staged, before the first page of an import.';
+
+CREATE PROCEDURE poll_orders() LANGUAGE c AS 'MODULE_PATHNAME', 'epds_poll_orders';
+COMMENT ON PROCEDURE poll_orders() IS 'Reads changed order headers, lines and deletions from Exact, and customers and items they name. Needs a bare CALL at top level: it commits page by page.';
+CREATE PROCEDURE poll_customers() LANGUAGE c AS 'MODULE_PATHNAME', 'epds_poll_customers';
+COMMENT ON PROCEDURE poll_customers() IS 'Reads changed accounts and, where the app may, employees from Exact.';
+CREATE PROCEDURE poll_products() LANGUAGE c AS 'MODULE_PATHNAME', 'epds_poll_products';
+COMMENT ON PROCEDURE poll_products() IS 'Reads item groups and changed items and prices from Exact.';
+CREATE PROCEDURE poll_all() LANGUAGE c AS 'MODULE_PATHNAME', 'epds_poll_all';
+COMMENT ON PROCEDURE poll_all() IS 'poll_customers, poll_products and poll_orders, one after the other.';
+CREATE PROCEDURE import_history(months integer DEFAULT 12, staging_months integer DEFAULT 36) LANGUAGE c AS 'MODULE_PATHNAME', 'epds_import_history';
+COMMENT ON PROCEDURE import_history(integer, integer) IS 'Reads the past through the bulk endpoints: orders of the last months are sent, those of staging_months are staged. Can be cut off and called again. Takes half of Exact''s minute.';
+CREATE PROCEDURE exact_authorize(code_or_redirect_url text) LANGUAGE c AS 'MODULE_PATHNAME', 'epds_exact_authorize';
+COMMENT ON PROCEDURE exact_authorize(text) IS 'Finishes the consent: takes the code, or the whole address the browser was sent back to (within about 3 minutes), and stores the first token pair.';

@@ -1,0 +1,51 @@
+/*
+ * 39_rules.sql
+ *		Small rules the wanted views share: texts for codes, differences between
+ *		what was sent and what is wanted.
+ */
+
+CREATE FUNCTION status_text(p_code integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT CASE p_code WHEN 12 THEN 'Open' WHEN 20 THEN 'Gedeeltelijk' WHEN 21 THEN 'Volledig' WHEN 45 THEN 'Geannuleerd' ELSE 'Code ' || p_code END $$;
+COMMENT ON FUNCTION status_text(integer) IS 'Dutch text for a status code of Exact (exact-online 5.1); an unknown code stays visible as "Code N".';
+
+CREATE FUNCTION line_mix(p_adds integer, p_changes integer, p_deletes integer, OUT patched integer, OUT tokens integer)
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'epds_line_mix';
+COMMENT ON FUNCTION line_mix(integer, integer, integer) IS 'How many of the changed lines are best patched one by one (the rest is deleted and added anew in bulk), and what all line calls then cost in tokens (pipedrive 3.6).';
+
+CREATE FUNCTION _body_diff(p_sent jsonb, p_wanted jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN p_sent @> p_wanted AND p_sent->'address' IS NOT DISTINCT FROM coalesce(p_wanted->'address', p_sent->'address')
+                     AND p_sent->'prices' IS NOT DISTINCT FROM coalesce(p_wanted->'prices', p_sent->'prices') THEN NULL
+    ELSE (
+        SELECT jsonb_object_agg(d.key, d.value)
+          FROM (SELECT w.key, w.value
+                  FROM jsonb_each(p_wanted - 'custom_fields') w
+                 WHERE coalesce(p_sent->w.key, 'null') IS DISTINCT FROM w.value
+                UNION ALL
+                SELECT 'custom_fields', x.value
+                  FROM (SELECT jsonb_object_agg(c.key, c.value) AS value
+                          FROM jsonb_each(p_wanted->'custom_fields') c
+                         WHERE coalesce(p_sent->'custom_fields'->c.key, 'null') IS DISTINCT FROM c.value) x
+                 WHERE x.value IS NOT NULL) d)
+    END $$;
+COMMENT ON FUNCTION _body_diff(jsonb, jsonb) IS 'The part of the wanted fields that differs from what was sent; NULL when nothing does. An absent field and null are the same (pipedrive 4.2).';
+
+CREATE FUNCTION _body_old(p_sent jsonb, p_diff jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT jsonb_object_agg(d.key, CASE WHEN d.key = 'custom_fields'
+                                        THEN (SELECT jsonb_object_agg(c.key, p_sent->'custom_fields'->c.key) FROM jsonb_each(d.value) c)
+                                        ELSE p_sent->d.key END)
+      FROM jsonb_each(p_diff) d $$;
+COMMENT ON FUNCTION _body_old(jsonb, jsonb) IS 'The values that a difference replaces.';
+
+CREATE FUNCTION _body_merge(p_sent jsonb, p_diff jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT coalesce(p_sent, '{}') || coalesce(p_diff, '{}')
+        || CASE WHEN p_diff ? 'custom_fields' OR p_sent ? 'custom_fields'
+                THEN jsonb_build_object('custom_fields', coalesce(p_sent->'custom_fields', '{}') || coalesce(p_diff->'custom_fields', '{}')) ELSE '{}' END $$;
+COMMENT ON FUNCTION _body_merge(jsonb, jsonb) IS 'What stands at Pipedrive after a difference was accepted.';

@@ -1,0 +1,490 @@
+/*
+ * 55_deliver.sql
+ *		The delivery worker's half in SQL: signals become jobs, jobs become
+ *		announced calls, answers become links.
+ *
+ * Only the delivery worker calls these functions; it is the only writer of
+ * jobs, intents, links and line_links.
+ */
+
+CREATE FUNCTION _pipedrive_account(OUT base_url text, OUT ready boolean)
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ SELECT setting('pipedrive_base_url'),
+                 setting('pipedrive_base_url') IS NOT NULL AND EXISTS (SELECT FROM pipedrive_stages WHERE stage_id IS NOT NULL)
+                 AND EXISTS (SELECT FROM pipedrive_fields WHERE purpose = 'exact_id' AND state IN ('found', 'made')) $$;
+COMMENT ON FUNCTION _pipedrive_account() IS 'Address of the company, and whether setup_pipedrive() has been through.';
+
+CREATE FUNCTION _burst_limit() RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ SELECT coalesce((SELECT b.limit_value FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'burst'), setting('burst_limit')::integer, 20) $$;
+COMMENT ON FUNCTION _burst_limit() IS 'Requests per rolling 2 seconds: learned from the headers, else the setting, else that of the smallest plan (pipedrive 3.2).';
+
+CREATE FUNCTION _pipedrive_day(OUT available bigint, OUT day_limit bigint, OUT blocked_until timestamptz, OUT blocked_reason text)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v     budgets;
+BEGIN
+    INSERT INTO budgets (side, division, kind, limit_value, remaining, reset_at)
+    SELECT 'pipedrive', 0, 'day', coalesce(setting('daily_tokens')::integer, 30000), coalesce(setting('daily_tokens')::integer, 30000),
+           (date_trunc('day', v_now AT TIME ZONE 'UTC') + interval '1 day') AT TIME ZONE 'UTC'
+    ON CONFLICT DO NOTHING;
+    -- Past the reset the day starts full; the next answer's headers correct it.
+    UPDATE budgets b SET remaining = b.limit_value, spent_today = 0,
+           reset_at = b.reset_at + make_interval(days => 1 + floor(extract(epoch FROM v_now - b.reset_at) / 86400)::integer)
+     WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.reset_at <= v_now;
+    SELECT * INTO v FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' FOR UPDATE;
+    available := v.remaining - v.booked;
+    day_limit := v.limit_value;
+    blocked_until := v.blocked_until;
+    blocked_reason := v.blocked_reason;
+END
+$$;
+COMMENT ON FUNCTION _pipedrive_day() IS 'Tokens of the day that are neither spent nor booked, after starting a new day if one is due.';
+
+CREATE FUNCTION _pipedrive_reserve(p_tokens integer, p_lane integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v record;
+BEGIN
+    SELECT * INTO v FROM _pipedrive_day();
+    IF v.blocked_until > clock_timestamp() THEN
+        RETURN ceil(extract(epoch FROM v.blocked_until - clock_timestamp()) * 1000)::bigint;
+    END IF;
+    IF v.available < p_tokens THEN
+        RETURN (SELECT ceil(extract(epoch FROM b.reset_at - clock_timestamp()) * 1000)::bigint FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');
+    END IF;
+    -- Single calls are few and their answer corrects the figure: spent at once.
+    UPDATE budgets SET remaining = remaining - p_tokens, spent_today = spent_today + p_tokens WHERE side = 'pipedrive' AND kind = 'day';
+    RETURN 0;
+END
+$$;
+COMMENT ON FUNCTION _pipedrive_reserve(integer, integer) IS 'Books tokens for a single call; returns 0, or the milliseconds until there are some.';
+
+CREATE FUNCTION _pipedrive_headers(p_headers jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_now    timestamptz := clock_timestamp();
+    v_old    integer;
+    v_new    integer := (p_headers->>'daily_remaining')::integer;
+BEGIN
+    IF v_new IS NOT NULL THEN
+        SELECT remaining INTO v_old FROM budgets WHERE side = 'pipedrive' AND kind = 'day' FOR UPDATE;
+        UPDATE budgets b
+           SET remaining = v_new, learned_at = v_now,
+               limit_value = coalesce((p_headers->>'daily_limit')::integer, b.limit_value),
+               -- The reset is learned: it is when what is left jumps up (pipedrive 3.1).
+               spent_today = CASE WHEN v_new > v_old + greatest(100, b.limit_value / 10) THEN 0 ELSE b.spent_today END,
+               reset_at = CASE WHEN v_new > v_old + greatest(100, b.limit_value / 10) AND b.learned_at IS NOT NULL THEN v_now + interval '1 day' ELSE b.reset_at END
+         WHERE b.side = 'pipedrive' AND b.kind = 'day';
+    ELSIF p_headers->>'daily_limit' IS NOT NULL THEN
+        UPDATE budgets b SET limit_value = (p_headers->>'daily_limit')::integer WHERE b.side = 'pipedrive' AND b.kind = 'day';
+    END IF;
+    IF (p_headers->>'burst_limit')::integer > 0 THEN
+        INSERT INTO budgets AS b (side, division, kind, limit_value, learned_at) VALUES ('pipedrive', 0, 'burst', least((p_headers->>'burst_limit')::bigint, 2000000000)::integer, v_now)
+        ON CONFLICT (side, division, kind) DO UPDATE SET limit_value = excluded.limit_value, learned_at = v_now
+         WHERE b.limit_value IS DISTINCT FROM excluded.limit_value;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _pipedrive_headers(jsonb) IS 'Takes over what the answers'' headers say about limits; it is the only way to see other integrations spend.';
+
+-- ----------------------------------------------------------------- life cycle
+
+CREATE FUNCTION _delivery_start() RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_unknown  integer;
+    v_again    integer;
+BEGIN
+    -- A former life announced these and did not book an answer: creates are looked up, the rest is worked out anew.
+    UPDATE intents SET state = 'unknown' WHERE is_create AND state = 'announced';
+    GET DIAGNOSTICS v_unknown = ROW_COUNT;
+    DELETE FROM intents WHERE NOT is_create;
+    UPDATE links l SET lines_unread = true
+      FROM intents i
+     WHERE i.operation = 'line_add' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id;
+    -- Lines of a deal that was itself only announced are read once the deal is found.
+    DELETE FROM intents i USING links l
+     WHERE i.operation = 'line_add' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id;
+    UPDATE jobs j SET state = CASE WHEN EXISTS (SELECT FROM intents i WHERE i.job_id = j.id) THEN 'unknown' ELSE 'ready' END,
+           next_attempt_at = NULL, lease_until = NULL, updated_at = clock_timestamp()
+     WHERE j.state IN ('sending', 'unknown') OR (j.state = 'waiting' AND j.next_attempt_at = 'infinity');
+    GET DIAGNOSTICS v_again = ROW_COUNT;
+    UPDATE budgets SET booked = 0 WHERE side = 'pipedrive' AND booked <> 0;
+    DELETE FROM looks WHERE done_at IS NULL;
+    PERFORM _ask_looks();
+    IF v_unknown > 0 THEN
+        RETURN format('%s announced calls of a former run have no booked answer and are looked up first; %s jobs go on', v_unknown, v_again);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _delivery_start() IS 'Settles what a former worker left behind; says so when creates have to be looked up.';
+
+CREATE FUNCTION _delivery_gate(OUT may_send boolean, OUT reason text, OUT wait_ms bigint)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v record;
+BEGIN
+    may_send := false; wait_ms := -1;
+    IF is_paused('sending') THEN
+        reason := 'paused';
+    ELSIF NOT _instance_ok() THEN
+        reason := 'this database is a copy, restored or promoted';
+    ELSE
+        SELECT * INTO v FROM _pipedrive_account();
+        IF NOT v.ready THEN
+            reason := 'not set up';
+        ELSE
+            SELECT * INTO v FROM _pipedrive_day();
+            IF v.blocked_until > clock_timestamp() THEN
+                reason := coalesce(v.blocked_reason, 'blocked');
+                wait_ms := ceil(extract(epoch FROM v.blocked_until - clock_timestamp()) * 1000)::bigint;
+            ELSE
+                may_send := true;
+                wait_ms := 0;
+            END IF;
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _delivery_gate() IS 'May anything be sent now; if not, why and for how long.';
+
+-- -------------------------------------------------------------- signals → jobs
+
+CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lane integer[], p_priority bigint[]) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    INSERT INTO jobs AS j (kind, division, exact_id, lane, priority)
+    SELECT p_kind, x.division, x.id, min(x.lane), min(x.priority)
+      FROM unnest(p_division, p_id, p_lane, p_priority) AS x(division, id, lane, priority)
+     GROUP BY x.division, x.id
+    ON CONFLICT (kind, division, exact_id) DO UPDATE
+       SET lane = least(j.lane, excluded.lane),
+           priority = CASE WHEN excluded.lane < j.lane THEN excluded.priority WHEN excluded.lane = j.lane THEN least(j.priority, excluded.priority) ELSE j.priority END,
+           dirty = j.dirty OR j.state IN ('sending', 'unknown') OR j.next_attempt_at = 'infinity',
+           -- New content is a new chance; what waits for a limit or after a failure keeps waiting.
+           state = CASE WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND j.class = 'sums' THEN 'ready' ELSE j.state END,
+           attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
+           updated_at = clock_timestamp()
+    $$;
+COMMENT ON FUNCTION _want_jobs(text, integer[], uuid[], integer[], bigint[]) IS 'Queues objects to be looked at, one row each; the better lane wins.';
+
+CREATE FUNCTION _want_deals(p_division integer[], p_id uuid[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_d  integer[];
+    v_i  uuid[];
+    v_l  integer[];
+    v_p  bigint[];
+BEGIN
+    SELECT array_agg(x.division), array_agg(x.id), array_agg(x.lane), array_agg(x.priority) INTO v_d, v_i, v_l, v_p
+      FROM (SELECT DISTINCT k.division, k.id, w.lane, w.priority
+              FROM unnest(p_division, p_id) AS k(division, id)
+              JOIN deal_lanes w ON w.division = k.division AND w.exact_id = k.id
+             WHERE w.in_window OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = k.division AND l.exact_id = k.id)) x;
+    IF v_d IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM _want_jobs('deal', v_d, v_i, v_l, v_p);
+    -- What they need and has no link yet, just before them in the same lane.
+    PERFORM _want_jobs('organization', array_agg(o.division), array_agg(o.ordered_by), array_agg(k.lane), array_agg(k.priority - 3))
+       FROM unnest(v_d, v_i, v_l, v_p) AS k(division, id, lane, priority)
+       JOIN exact_sales_orders o ON o.division = k.division AND o.id = k.id
+      WHERE o.ordered_by IS NOT NULL
+        AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = o.division AND l.exact_id = o.ordered_by)
+     HAVING count(*) > 0;
+    PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.item), array_agg(x.lane), array_agg(x.priority))
+       FROM (SELECT s.division, coalesce(s.item, '00000000-0000-0000-0000-000000000000') AS item, min(k.lane) AS lane, min(k.priority - 2) AS priority
+               FROM unnest(v_d, v_i, v_l, v_p) AS k(division, id, lane, priority)
+               JOIN exact_sales_order_lines s ON s.division = k.division AND s.order_id = k.id AND s.deleted_at IS NULL
+              GROUP BY 1, 2) x
+      WHERE NOT EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = x.division AND l.exact_id = x.item)
+     HAVING count(*) > 0;
+END
+$$;
+COMMENT ON FUNCTION _want_deals(integer[], uuid[]) IS 'Queues deals with the organizations and products they need.';
+
+CREATE FUNCTION _fold_signals(p_limit integer) RETURNS integer
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_signals  job_signals[];
+    v_signal   job_signals;
+    v_d        integer[];
+    v_i        uuid[];
+BEGIN
+    WITH taken AS (
+        DELETE FROM job_signals s WHERE s.id IN (SELECT x.id FROM job_signals x ORDER BY x.id LIMIT p_limit) RETURNING s.*)
+    SELECT array_agg(t::job_signals) INTO v_signals FROM taken t;
+    IF v_signals IS NULL THEN
+        RETURN 0;
+    END IF;
+
+    FOR v_signal IN SELECT * FROM unnest(v_signals) s WHERE s.kind IN ('replay') LOOP
+        UPDATE jobs j SET state = 'ready', attempts = 0, class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
+         WHERE j.state IN ('dead', 'waiting') AND j.next_attempt_at IS DISTINCT FROM 'infinity'
+           AND (v_signal.argument->>'job' IS NULL OR j.id = (v_signal.argument->>'job')::bigint)
+           AND (v_signal.argument->>'kind' IS NULL OR j.kind = v_signal.argument->>'kind')
+           AND (v_signal.argument->>'class' IS NULL OR j.class = v_signal.argument->>'class');
+        UPDATE links l SET gone_at = NULL, sent = '{}' FROM jobs j
+         WHERE j.state = 'ready' AND l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.gone_at IS NOT NULL;
+    END LOOP;
+
+    IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_deals', 'compare')) THEN
+        SELECT array_agg(o.division), array_agg(o.id) INTO v_d, v_i FROM exact_sales_orders o;
+    ELSE
+        SELECT array_agg(x.division), array_agg(x.exact_id) INTO v_d, v_i
+          FROM (SELECT DISTINCT s.division, s.exact_id FROM unnest(v_signals) s WHERE s.kind = 'deal') x;
+    END IF;
+    IF v_d IS NOT NULL THEN
+        PERFORM _want_deals(v_d, v_i);
+    END IF;
+
+    -- Organizations: what is linked (a change must follow) or waited for.  Others come with their first order.
+    PERFORM _want_jobs('organization', array_agg(x.division), array_agg(x.exact_id), array_agg(x.lane), array_agg(0::bigint))
+       FROM (SELECT DISTINCT s.division, s.exact_id, 2 AS lane FROM unnest(v_signals) s
+              WHERE s.kind = 'organization' AND _is_wanted('organization', s.division, s.exact_id)
+             UNION SELECT l.division, l.exact_id, 2 FROM links l
+              WHERE l.kind = 'organization' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_organizations', 'compare'))) x
+     HAVING count(*) > 0;
+    PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.exact_id), array_agg(4), array_agg(0::bigint))
+       FROM (SELECT DISTINCT s.division, s.exact_id FROM unnest(v_signals) s
+              WHERE s.kind = 'product' AND _is_wanted('product', s.division, s.exact_id)
+             UNION SELECT l.division, l.exact_id FROM links l
+              WHERE l.kind = 'product' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_products', 'compare'))) x
+     HAVING count(*) > 0;
+    IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('groups', 'compare')) THEN
+        PERFORM _want_jobs('groups', ARRAY[0], ARRAY['00000000-0000-0000-0000-000000000000'::uuid], ARRAY[0], ARRAY[0::bigint]);
+    END IF;
+    RETURN cardinality(v_signals);
+END
+$$;
+COMMENT ON FUNCTION _fold_signals(integer) IS 'Turns signals into jobs, many to one; returns how many were folded.';
+
+-- ---------------------------------------------------------- jobs → announced calls
+
+CREATE FUNCTION _ask_look(p_what text, p_reason text, p_since timestamptz, p_deals bigint[] DEFAULT NULL) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    INSERT INTO looks (what, reason, since, deal_ids)
+    SELECT p_what, p_reason, p_since, p_deals
+     WHERE p_deals IS NOT NULL OR NOT EXISTS (SELECT FROM looks k WHERE k.what = p_what AND k.done_at IS NULL AND k.cursor IS NULL AND k.rows = 0 AND (k.since IS NULL OR k.since <= p_since))
+    $$;
+COMMENT ON FUNCTION _ask_look(text, text, timestamptz, bigint[]) IS 'Asks for a list of Pipedrive to be read, unless one that is not begun yet covers it.';
+
+CREATE FUNCTION _ask_looks() RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    -- Clocks differ and lists lag a little: five minutes before the oldest announcement.
+    SELECT _ask_look(CASE i.kind WHEN 'organization' THEN 'organizations' WHEN 'product' THEN 'products' WHEN 'deal' THEN 'deals' ELSE 'options' END,
+                     'unknown', min(i.announced_at) - interval '5 minutes')
+      FROM intents i WHERE i.state = 'unknown' AND i.operation IN ('create', 'options_add') GROUP BY i.kind;
+    SELECT _ask_look('discounts', 'unknown', NULL, ARRAY[l.pipedrive_id])
+      FROM intents i JOIN links l ON l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id
+     WHERE i.state = 'unknown' AND i.operation = 'discount_add'
+       AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id])
+    $$;
+COMMENT ON FUNCTION _ask_looks() IS 'Asks for the lists that settle creates of unknown outcome: one list for many.';
+
+CREATE FUNCTION _scan_state(p_kind text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    SELECT CASE WHEN max(k.done_at) IS NULL THEN 'never' WHEN max(k.done_at) < pg_postmaster_start_time() THEN 'stale' ELSE 'fresh' END
+      FROM looks k
+     WHERE k.what = p_kind || 's' AND k.reason IN ('scan', 'start') AND k.done_at IS NOT NULL $$;
+COMMENT ON FUNCTION _scan_state(text) IS 'Has what is at Pipedrive been looked through since the server started: never, stale or fresh.';
+
+CREATE FUNCTION _take_batch(p_jobs integer) RETURNS TABLE (call_id bigint, job_id bigint, method text, path text, body text, tokens integer, is_create boolean)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_now       timestamptz := clock_timestamp();
+    v_day       record;
+    v_reserve   bigint;
+    v_max_lane  integer;
+    v_jobs      jobs[];
+    v_kind      text;
+    v_d         integer[];
+    v_i         uuid[];
+    v_ids       bigint[];
+    v_first     bigint;
+    v_scan      text;
+    v_drop      bigint[];
+    v_deals     bigint[];
+    v_sum       bigint;
+BEGIN
+    SELECT * INTO v_day FROM _pipedrive_day();
+    v_reserve := v_day.day_limit * setting('live_reserve_percent')::integer / 100;
+    v_max_lane := CASE WHEN v_day.available <= 0 THEN -1 WHEN v_day.available > v_reserve THEN CASE WHEN is_paused('history') THEN 2 ELSE 4 END
+                       WHEN v_day.available > v_reserve / 2 THEN 2 ELSE 1 END;
+    IF v_max_lane < 0 THEN
+        RETURN;
+    END IF;
+
+    UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, updated_at = v_now
+     WHERE j.id IN (SELECT x.id FROM jobs x WHERE x.state = 'waiting' AND x.next_attempt_at <= v_now ORDER BY x.next_attempt_at LIMIT 1000);
+
+    WITH picked AS (
+        SELECT j.id FROM jobs j
+         WHERE j.state = 'ready' AND j.lane <= v_max_lane
+         ORDER BY j.lane, j.priority, j.id LIMIT p_jobs
+    ), claimed AS (
+        UPDATE jobs j SET state = 'sending', attempts = j.attempts + 1, dirty = false, lease_until = v_now + interval '10 minutes', updated_at = v_now
+          FROM picked p WHERE j.id = p.id RETURNING j.*)
+    SELECT array_agg(c::jobs ORDER BY c.lane, c.priority, c.id) INTO v_jobs FROM claimed c;
+    IF v_jobs IS NULL THEN
+        RETURN;
+    END IF;
+
+    -- Products get their group's option with the first call: options go first, alone.
+    IF EXISTS (SELECT FROM jobs j WHERE j.kind = 'groups' AND j.state IN ('sending', 'unknown')) THEN
+        SELECT array_agg(j.id) INTO v_drop FROM unnest(v_jobs) j WHERE j.kind IN ('product', 'deal');
+        UPDATE jobs j SET state = 'ready', attempts = j.attempts - 1, lease_until = NULL WHERE j.id = ANY (v_drop);
+        SELECT array_agg(j) INTO v_jobs FROM unnest(v_jobs) j WHERE j.kind NOT IN ('product', 'deal');
+    END IF;
+
+    SELECT coalesce(max(i.id), 0) INTO v_first FROM intents i;
+    FOREACH v_kind IN ARRAY ARRAY['groups', 'organization', 'product', 'deal'] LOOP
+        SELECT array_agg(j.division ORDER BY n), array_agg(j.exact_id ORDER BY n), array_agg(j.id ORDER BY n) INTO v_d, v_i, v_ids
+          FROM unnest(v_jobs) WITH ORDINALITY AS j(id, kind, division, exact_id, lane, priority, state, dirty, attempts, next_attempt_at, lease_until, class, reason, error, created_at, updated_at, n)
+         WHERE j.kind = v_kind;
+        CONTINUE WHEN v_ids IS NULL;
+
+        IF v_kind = 'deal' THEN
+            -- Lines that are not known are read first, a hundred deals a list.
+            SELECT array_agg(x.id), array_agg(l.pipedrive_id) INTO v_drop, v_deals
+              FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
+              JOIN links l ON l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.exact_id AND l.lines_unread AND l.gone_at IS NULL;
+            IF v_drop IS NOT NULL THEN
+                INSERT INTO looks (what, reason, deal_ids)
+                SELECT 'lines', 'readback', array_agg(d.deal) FROM unnest(v_deals) WITH ORDINALITY AS d(deal, n)
+                 WHERE NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL AND d.deal = ANY (k.deal_ids))
+                 GROUP BY (d.n - 1) / 100;
+                UPDATE jobs j SET state = 'waiting', next_attempt_at = 'infinity', attempts = j.attempts - 1, reason = 'its lines at Pipedrive are read first', lease_until = NULL WHERE j.id = ANY (v_drop);
+            END IF;
+            -- An order that does not add up is awaited once more per header Timestamp, then sent as it is.
+            WITH held AS (
+                UPDATE exact_sales_orders o SET sums_checked = o.timestamp
+                  FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id), order_sums s
+                 WHERE o.division = x.division AND o.id = x.exact_id AND s.division = o.division AND s.order_id = o.id
+                   AND o.timestamp IS NOT NULL AND o.sums_checked IS DISTINCT FROM o.timestamp AND NOT s.adds_up
+                   AND NOT (s.lines = 0 AND s.total = 0)
+                   AND x.id <> ALL (coalesce(v_drop, '{}'))
+                RETURNING x.id)
+            SELECT coalesce(v_drop, '{}') || coalesce(array_agg(h.id), '{}') INTO v_drop FROM held h;
+            UPDATE jobs j SET state = 'waiting', class = 'sums', attempts = j.attempts - 1, lease_until = NULL,
+                   next_attempt_at = v_now + interval '6 minutes', reason = 'lines and header do not add up yet: it is read once more'
+             WHERE j.id = ANY (v_drop) AND j.state = 'sending';
+            SELECT array_agg(x.division), array_agg(x.exact_id), array_agg(x.id) INTO v_d, v_i, v_ids
+              FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id) WHERE x.id <> ALL (v_drop);
+            CONTINUE WHEN v_ids IS NULL;
+        END IF;
+
+        INSERT INTO intents (job_id, kind, division, exact_id, operation, method, path, body, old_value, tokens, is_create, line_ids, state)
+        SELECT k.id, c.kind, c.division, c.exact_id, c.operation, coalesce(c.method, 'NEED'), c.path, c.body, c.old_value, c.tokens, c.is_create, c.line_ids, 'announced'
+          FROM _calls_for(v_kind, v_d, v_i) c
+          JOIN unnest(v_ids, v_d, v_i) WITH ORDINALITY AS k(id, division, exact_id, n) ON v_kind = 'groups' OR (k.division = c.division AND k.exact_id = c.exact_id)
+         ORDER BY k.n, c.step;
+
+        IF v_kind = 'deal' THEN
+            -- A missing piece holds back its own deal only, and is queued itself in the deal's lane.
+            INSERT INTO job_needs (job_id, kind, division, exact_id)
+            SELECT i.job_id, i.path, i.division, i.line_ids[1] FROM intents i WHERE i.id > v_first AND i.operation = 'need'
+            ON CONFLICT DO NOTHING;
+            PERFORM _want_jobs(n.path, array_agg(n.division), array_agg(n.line_ids[1]), array_agg(j.lane::integer), array_agg(j.priority - 2))
+               FROM intents n JOIN jobs j ON j.id = n.job_id
+              WHERE n.id > v_first AND n.operation = 'need'
+                AND NOT EXISTS (SELECT FROM jobs x WHERE x.kind = n.path AND x.division = n.division AND x.exact_id = n.line_ids[1])
+              GROUP BY n.path;
+            UPDATE jobs j SET state = 'blocked', attempts = j.attempts - 1, lease_until = NULL, updated_at = v_now,
+                   reason = 'waits for ' || (SELECT string_agg(DISTINCT n.path, ' and ') FROM intents n WHERE n.id > v_first AND n.job_id = j.id AND n.operation = 'need')
+             WHERE j.id IN (SELECT n.job_id FROM intents n WHERE n.id > v_first AND n.operation = 'need');
+            DELETE FROM intents n WHERE n.id > v_first AND n.operation = 'need';
+        END IF;
+
+        -- Before the first create of a kind, what is there already is looked through.
+        IF v_kind <> 'groups' AND EXISTS (SELECT FROM intents i WHERE i.id > v_first AND i.kind = v_kind AND i.operation = 'create') THEN
+            v_scan := _scan_state(v_kind);
+            IF v_scan <> 'fresh' OR EXISTS (SELECT FROM intents u WHERE u.state = 'unknown' AND u.kind = v_kind) THEN
+                IF v_scan = 'never' THEN
+                    PERFORM _ask_look(v_kind || 's', 'scan', NULL);
+                    IF v_kind = 'deal' THEN PERFORM _ask_look('archived_deals', 'scan', NULL); END IF;
+                ELSIF v_scan = 'stale' THEN
+                    PERFORM _ask_look(v_kind || 's', 'start', (SELECT max(l.last_sent) - interval '10 minutes' FROM links l WHERE l.kind = v_kind));
+                END IF;
+                PERFORM _ask_looks();
+                SELECT array_agg(DISTINCT i.job_id) INTO v_drop FROM intents i WHERE i.id > v_first AND i.kind = v_kind AND i.operation = 'create';
+                DELETE FROM intents i WHERE i.job_id = ANY (v_drop) AND i.id > v_first;
+                UPDATE jobs j SET state = 'waiting', next_attempt_at = 'infinity', attempts = j.attempts - 1, lease_until = NULL, reason = 'what is at Pipedrive already is looked through first'
+                 WHERE j.id = ANY (v_drop);
+            END IF;
+        END IF;
+        -- The plan's deals are full: creates wait, the rest goes on.
+        IF v_kind = 'deal' AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until > v_now) THEN
+            SELECT array_agg(DISTINCT i.job_id) INTO v_drop FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create';
+            DELETE FROM intents i WHERE i.job_id = ANY (v_drop) AND i.id > v_first;
+            UPDATE jobs j SET state = 'waiting', class = 'capacity', attempts = j.attempts - 1, lease_until = NULL, reason = 'the deals of the Pipedrive plan are full',
+                   next_attempt_at = (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates')
+             WHERE j.id = ANY (v_drop);
+        END IF;
+    END LOOP;
+
+    -- What the day cannot pay goes back, from the end.
+    SELECT array_agg(x.job_id), max(x.total) INTO v_drop, v_sum
+      FROM (SELECT i.job_id, sum(sum(i.tokens)) OVER (ORDER BY min(i.id)) AS total FROM intents i WHERE i.id > v_first GROUP BY i.job_id) x
+     WHERE x.total > v_day.available;
+    IF v_drop IS NOT NULL THEN
+        DELETE FROM intents i WHERE i.id > v_first AND i.job_id = ANY (v_drop);
+        UPDATE jobs j SET state = 'waiting', class = 'limit', attempts = j.attempts - 1, lease_until = NULL, reason = 'the tokens of the day are used up',
+               next_attempt_at = (SELECT least(b.reset_at, v_now + interval '5 minutes') FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day')
+         WHERE j.id = ANY (v_drop);
+    END IF;
+
+    -- Nothing to do: the wanted state is what was sent.
+    DELETE FROM jobs j
+     WHERE j.id IN (SELECT x.id FROM unnest(v_jobs) x) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+
+    UPDATE budgets b SET booked = b.booked + coalesce((SELECT sum(i.tokens) FROM intents i WHERE i.id > v_first), 0)
+     WHERE b.side = 'pipedrive' AND b.kind = 'day';
+
+    RETURN QUERY
+    SELECT i.id, i.job_id, i.method, i.path, i.body::text, i.tokens, i.is_create
+      FROM intents i WHERE i.id > v_first ORDER BY i.id;
+END
+$$;
+COMMENT ON FUNCTION _take_batch(integer) IS 'Claims jobs, works out their calls, announces them and books the tokens, all in one transaction; returns the calls in the order to make them.';
+
+CREATE FUNCTION _delivery_wait() RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    SELECT CASE WHEN EXISTS (SELECT FROM job_signals) OR EXISTS (SELECT FROM looks WHERE done_at IS NULL)
+                     OR EXISTS (SELECT FROM jobs WHERE state = 'ready') AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.remaining - b.booked > b.limit_value * 20 / 100)
+                THEN 0
+           ELSE coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(t) - clock_timestamp()) * 1000))::bigint
+                            FROM (SELECT min(j.next_attempt_at) AS t FROM jobs j WHERE j.state = 'waiting' AND j.next_attempt_at < 'infinity'
+                                  UNION ALL
+                                  SELECT b.reset_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND EXISTS (SELECT FROM jobs WHERE state = 'ready')) d), -1) END $$;
+COMMENT ON FUNCTION _delivery_wait() IS 'Milliseconds until something is due; -1 = nothing.';

@@ -1,0 +1,271 @@
+/*
+ * 56_settle.sql
+ *		Answers become links: what each outcome means for a job is decided here.
+ *
+ * One call of _settle() books many answers in one transaction.  Outcome classes
+ * are made in C (pipedrive_classify.c); what follows from a class is a rule and
+ * stands here.
+ */
+
+CREATE TYPE _result AS (
+    id          bigint,
+    job_id      bigint,
+    kind        text,
+    division    integer,
+    exact_id    uuid,
+    operation   text,
+    method      text,
+    path        text,
+    body        jsonb,
+    old_value   jsonb,
+    tokens      integer,
+    is_create   boolean,
+    line_ids    uuid[],
+    outcome     text,
+    status      integer,
+    ids         bigint[],
+    products    bigint[],
+    key         text,
+    labels      jsonb,
+    error       text,
+    ms          integer,
+    request_id  text,
+    wait_ms     bigint
+);
+COMMENT ON TYPE _result IS 'An announced call together with its answer.';
+
+CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer, p_error text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE p_outcome
+        WHEN 'permanent' THEN CASE WHEN p_error ILIKE '%custom%field%' OR p_error ILIKE '%custom_fields%' THEN 'Pipedrive refuses a custom field: it was deleted or retyped by hand; CALL exact_pd_sync.setup_pipedrive() and replay'
+                                   WHEN p_error ILIKE '%owner%' OR p_error ILIKE '%user%' THEN 'Pipedrive refuses the owner: the user is inactive or gone; map the salesperson to another user and replay'
+                                   WHEN p_error ILIKE '%stage%' OR p_error ILIKE '%pipeline%' THEN 'Pipedrive does not know the stage or pipeline any more; CALL exact_pd_sync.setup_pipedrive() and replay'
+                                   WHEN p_error ILIKE '%product%' AND p_operation LIKE 'line%' THEN 'Pipedrive refuses a line''s product: it was deleted or made unlinkable by hand'
+                                   ELSE 'Pipedrive refuses this record as it is; mend it at the source and replay' END
+        WHEN 'gone' THEN 'the record no longer exists at Pipedrive: a person deleted or merged it; it is not made again by itself, replay() makes it anew'
+        WHEN 'capacity' THEN 'the deals of the Pipedrive plan are full'
+        WHEN 'auth' THEN 'Pipedrive does not accept the API token'
+        WHEN 'blocked' THEN 'Pipedrive blocks this address for a while'
+        WHEN 'daily' THEN 'the tokens of the day are used up'
+        WHEN 'burst' THEN 'too many requests within two seconds'
+        WHEN 'unknown' THEN 'no readable answer: whether it was made is looked up first'
+        ELSE 'no good answer from Pipedrive; it is tried again' END $$;
+COMMENT ON FUNCTION _plain_reason(text, text, integer, text) IS 'What a refusal means and what to do, in words for people.';
+
+CREATE FUNCTION _settle(p_results text, p_headers text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_now   timestamptz := clock_timestamp();
+    v       _result[];
+    v_bad   record;
+    v_day   record;
+BEGIN
+    WITH answer AS (
+        SELECT * FROM jsonb_to_recordset(p_results::jsonb)
+            AS r(call bigint, outcome text, status integer, ids jsonb, products jsonb, key text, labels jsonb, error text, ms integer, request_id text, wait_ms bigint)
+    ), announced AS (
+        DELETE FROM intents i USING answer a
+         WHERE i.id = a.call AND NOT (a.outcome = 'unknown' AND i.is_create)
+        RETURNING i.*
+    ), kept AS (
+        UPDATE intents i SET state = 'unknown' FROM answer a
+         WHERE i.id = a.call AND a.outcome = 'unknown' AND i.is_create
+        RETURNING i.*
+    )
+    SELECT array_agg(ROW(i.id, i.job_id, i.kind, i.division, i.exact_id, i.operation, i.method, i.path, i.body, i.old_value, i.tokens, i.is_create, i.line_ids,
+                         a.outcome, a.status,
+                         (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.ids) WITH ORDINALITY e(x, n)),
+                         (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.products) WITH ORDINALITY e(x, n)),
+                         a.key, a.labels, a.error, a.ms, a.request_id, a.wait_ms)::_result ORDER BY i.id)
+      INTO v
+      FROM (SELECT * FROM announced UNION ALL SELECT * FROM kept) i JOIN answer a ON a.call = i.id;
+
+    PERFORM _pipedrive_headers(p_headers::jsonb);
+    IF v IS NULL THEN
+        RETURN;
+    END IF;
+    UPDATE budgets b
+       SET booked = greatest(0, b.booked - s.booked),
+           spent_today = b.spent_today + s.spent,
+           -- Without a header we count ourselves; a refusal for lack of budget costs nothing.
+           remaining = CASE WHEN (p_headers::jsonb)->>'daily_remaining' IS NULL THEN b.remaining - s.spent ELSE b.remaining END
+      FROM (SELECT coalesce(sum(r.tokens), 0) AS booked, coalesce(sum(r.tokens) FILTER (WHERE r.outcome NOT IN ('not_sent', 'burst', 'daily', 'auth', 'blocked')), 0) AS spent FROM unnest(v) r) s
+     WHERE b.side = 'pipedrive' AND b.kind = 'day';
+
+    INSERT INTO api_calls (side, division, what, method, path, status, outcome, tokens, ms, error, request_id, job_id)
+    SELECT 'pipedrive', r.division, r.operation, r.method, left(r.path, 500), nullif(r.status, 0), r.outcome,
+           CASE WHEN r.outcome IN ('burst', 'daily', 'auth', 'blocked') THEN 0 ELSE r.tokens END, r.ms, left(r.error, 500), r.request_id, r.job_id
+      FROM unnest(v) r WHERE r.outcome <> 'not_sent' ORDER BY r.id;
+
+    -- ------------------------------------------------------------ what was accepted
+    INSERT INTO links AS l (kind, division, exact_id, pipedrive_id, sent, first_won_at)
+    SELECT r.kind, r.division, r.exact_id, r.ids[1], r.body - 'won_time' - 'lost_time', r.body->>'won_time'
+      FROM unnest(v) r WHERE r.outcome = 'ok' AND r.operation = 'create' AND r.ids[1] IS NOT NULL
+    ON CONFLICT (kind, division, exact_id) DO UPDATE
+       SET pipedrive_id = excluded.pipedrive_id, sent = excluded.sent, last_sent = v_now, last_error = NULL, gone_at = NULL;
+    UPDATE links l
+       SET sent = _body_merge(l.sent, r.body - 'won_time' - 'lost_time'), last_sent = v_now, last_error = NULL,
+           first_won_at = coalesce(l.first_won_at, r.body->>'won_time')
+      FROM unnest(v) r
+     WHERE r.outcome = 'ok' AND r.operation = 'update' AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
+
+    INSERT INTO line_links AS k (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
+    SELECT r.division, r.exact_id, x.line_id, x.id, (x.body->>'product_id')::bigint, (x.body->>'quantity')::numeric, (x.body->>'item_price')::numeric,
+           coalesce((x.body->>'discount')::numeric, 0), x.body->>'comments'
+      FROM unnest(v) r
+     CROSS JOIN LATERAL (
+            SELECT r.line_ids[e.n] AS line_id, r.ids[e.n] AS id, e.value AS body, r.products[e.n] AS product
+              FROM jsonb_array_elements(CASE WHEN r.body ? 'data' THEN r.body->'data' ELSE jsonb_build_array(r.body) END) WITH ORDINALITY AS e(value, n)) x
+     WHERE r.outcome = 'ok' AND r.operation = 'line_add' AND _answer_in_order(r)
+    ON CONFLICT (division, order_id, line_id) DO UPDATE
+       SET pipedrive_id = excluded.pipedrive_id, product_id = excluded.product_id, quantity = excluded.quantity,
+           item_price = excluded.item_price, discount = excluded.discount, comments = excluded.comments;
+    -- An answer in another order, or of another length, says nothing about which line is which: read back.
+    UPDATE links l SET lines_unread = true FROM unnest(v) r
+     WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT _answer_in_order(r))
+       AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
+    DELETE FROM intents i USING unnest(v) r
+     WHERE i.id = r.id AND r.operation = 'line_add' AND r.outcome = 'unknown'
+       AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id);
+    UPDATE line_links k
+       SET product_id = coalesce((r.body->>'product_id')::bigint, k.product_id), quantity = coalesce((r.body->>'quantity')::numeric, k.quantity),
+           item_price = coalesce((r.body->>'item_price')::numeric, k.item_price), discount = coalesce((r.body->>'discount')::numeric, k.discount),
+           comments = CASE WHEN r.body ? 'comments' THEN nullif(r.body->>'comments', '') ELSE k.comments END
+      FROM unnest(v) r
+     WHERE r.outcome = 'ok' AND r.operation = 'line_change' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = r.line_ids[1];
+    DELETE FROM line_links k USING unnest(v) r
+     WHERE r.outcome IN ('ok', 'gone') AND r.operation = 'line_delete' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = ANY (r.line_ids);
+    UPDATE links l
+       SET discount_key = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE coalesce(r.key, r.ids[1]::text, l.discount_key) END,
+           discount_sent = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE (r.body->>'amount')::numeric END
+      FROM unnest(v) r
+     WHERE (r.outcome = 'ok' OR r.outcome = 'gone' AND r.operation = 'discount_delete') AND r.operation LIKE 'discount%'
+       AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
+    INSERT INTO pipedrive_options (label, option_id)
+    SELECT o.key, o.value::bigint FROM unnest(v) r CROSS JOIN LATERAL jsonb_each_text(r.labels) o
+     WHERE r.outcome = 'ok' AND r.operation = 'options_add'
+    ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
+
+    INSERT INTO sync_changes (kind, division, exact_id, operation, pipedrive_id, old_value, new_value, tokens)
+    SELECT r.kind, r.division, r.exact_id, r.operation,
+           coalesce((SELECT l.pipedrive_id FROM links l WHERE l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id), r.ids[1]),
+           r.old_value, r.body, r.tokens
+      FROM unnest(v) r WHERE r.outcome = 'ok' ORDER BY r.id;
+
+    -- What waited for these is ready when nothing else is missing.
+    WITH met AS (
+        DELETE FROM job_needs n USING unnest(v) r
+         WHERE r.outcome = 'ok' AND r.operation = 'create' AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id
+        RETURNING n.job_id)
+    UPDATE jobs j SET state = 'ready', reason = NULL, updated_at = v_now
+     WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m)
+       AND NOT EXISTS (SELECT FROM job_needs n WHERE n.job_id = j.id
+                        AND NOT EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'ok' AND r.operation = 'create'
+                                         AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id));
+
+    -- ---------------------------------------------------------- what went wrong
+    -- A line or discount that is gone means its deal's lines are not what we think: read them back.
+    UPDATE links l SET lines_unread = true FROM unnest(v) r
+     WHERE r.outcome = 'gone' AND r.operation IN ('line_change', 'line_add') AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id
+       AND NOT l.lines_unread AND r.operation = 'line_change';
+    UPDATE links l SET gone_at = v_now, last_error = left(r.error, 300) FROM unnest(v) r
+     WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
+    IF EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'permanent' AND r.operation = 'line_add' AND (r.body @? '$.**.quantity ? (@ < 0)' OR r.body @? '$.**.item_price ? (@ < 0)'))
+       AND setting('negative_lines') = 'send' AND EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'permanent' AND r.error ~* 'quantity|item_price|negative|positive') THEN
+        -- Pipedrive takes no negative lines: such deals carry their value instead (DESIGN 5).
+        INSERT INTO settings (name, value) VALUES ('negative_lines', 'value_only') ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_at = v_now, changed_by = 'delivery';
+        INSERT INTO job_signals (kind, reason) VALUES ('all_deals', 'negative lines refused');
+        UPDATE jobs j SET dirty = true FROM unnest(v) r
+         WHERE j.id = r.job_id AND r.outcome = 'permanent' AND r.operation = 'line_add';
+    END IF;
+
+    FOR v_bad IN SELECT r.outcome, max(r.wait_ms) AS wait_ms, max(r.error) AS error FROM unnest(v) r
+                  WHERE r.outcome IN ('daily', 'auth', 'blocked', 'capacity') GROUP BY r.outcome LOOP
+        IF v_bad.outcome = 'capacity' THEN
+            INSERT INTO budgets AS b (side, division, kind, blocked_until, blocked_reason) VALUES ('pipedrive', 0, 'creates', v_now + interval '1 hour', v_bad.error)
+            ON CONFLICT (side, division, kind) DO UPDATE SET blocked_until = excluded.blocked_until, blocked_reason = excluded.blocked_reason;
+        ELSE
+            UPDATE budgets b
+               SET blocked_until = CASE v_bad.outcome WHEN 'daily' THEN coalesce(v_now + make_interval(secs => v_bad.wait_ms / 1000.0), least(b.reset_at, v_now + interval '10 minutes'))
+                                                      WHEN 'auth' THEN v_now + interval '10 minutes' ELSE v_now + interval '45 minutes' END,
+                   blocked_reason = _plain_reason(v_bad.outcome, NULL, NULL, v_bad.error),
+                   remaining = CASE WHEN v_bad.outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END
+             WHERE b.side = 'pipedrive' AND b.kind = 'day';
+        END IF;
+    END LOOP;
+    IF EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'ok') THEN
+        UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL
+         WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(v) r WHERE r.outcome IN ('daily', 'auth', 'blocked')));
+    END IF;
+
+    -- --------------------------------------------------------------- the jobs
+    -- The first thing that went wrong decides; the calls behind it were not sent.
+    WITH worst AS (
+        SELECT DISTINCT ON (r.job_id) r.job_id, r.outcome, r.operation, r.status, r.error, r.wait_ms
+          FROM unnest(v) r WHERE r.outcome NOT IN ('ok', 'not_sent')
+                             AND NOT (r.outcome = 'gone' AND r.operation IN ('line_delete', 'discount_delete'))
+         ORDER BY r.job_id, r.id)
+    UPDATE jobs j
+       SET state = CASE WHEN j.dirty AND w.outcome = 'permanent' THEN 'ready'
+                        WHEN w.outcome = 'gone' AND w.operation = 'line_change' THEN 'ready'
+                        WHEN w.outcome IN ('permanent', 'gone') THEN 'dead'
+                        WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
+                        WHEN w.outcome = 'unknown' THEN 'ready'
+                        WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN 'dead'
+                        ELSE 'waiting' END,
+           dirty = false,
+           -- Waiting for a limit is not an attempt.
+           attempts = CASE WHEN w.outcome IN ('burst', 'daily', 'auth', 'blocked', 'capacity') THEN greatest(0, j.attempts - 1) ELSE j.attempts END,
+           next_attempt_at = CASE w.outcome
+                WHEN 'burst' THEN v_now + make_interval(secs => coalesce(w.wait_ms, 2000) / 1000.0 + random())
+                WHEN 'daily' THEN (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day')
+                WHEN 'auth' THEN v_now + interval '10 minutes' WHEN 'blocked' THEN v_now + interval '45 minutes'
+                WHEN 'capacity' THEN v_now + interval '1 hour'
+                WHEN 'retry' THEN v_now + make_interval(secs => least(900, 5 * 2 ^ least(j.attempts, 8)) * (0.75 + random() / 2)) END,
+           class = CASE w.outcome WHEN 'permanent' THEN 'ours' WHEN 'gone' THEN 'ours' WHEN 'capacity' THEN 'capacity' WHEN 'auth' THEN 'auth'
+                                  WHEN 'burst' THEN 'limit' WHEN 'daily' THEN 'limit' ELSE 'theirs' END,
+           reason = _plain_reason(w.outcome, w.operation, w.status, w.error), error = left(w.error, 1000), lease_until = NULL, updated_at = v_now
+      FROM worst w WHERE j.id = w.job_id;
+    PERFORM _ask_looks() WHERE EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'unknown');
+
+    -- Done when nothing announced is left; what changed meanwhile is looked at again.
+    UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now
+     WHERE j.id IN (SELECT r.job_id FROM unnest(v) r) AND j.state = 'sending'
+       AND (j.dirty OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
+            OR EXISTS (SELECT FROM unnest(v) r WHERE r.job_id = j.id AND r.outcome = 'not_sent'))
+       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+    DELETE FROM jobs j
+     WHERE j.id IN (SELECT r.job_id FROM unnest(v) r) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+END
+$$;
+COMMENT ON FUNCTION _settle(text, text) IS 'Books the answers of announced calls: links, budgets, journals, and what becomes of the jobs.';
+
+CREATE FUNCTION _answer_in_order(p _result) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$ SELECT coalesce(cardinality(p.ids) = cardinality(p.line_ids)
+                 AND (p.products IS NULL OR p.products = CASE WHEN p.body ? 'data'
+                        THEN (SELECT array_agg((e.value->>'product_id')::bigint ORDER BY e.n) FROM jsonb_array_elements(p.body->'data') WITH ORDINALITY AS e(value, n))
+                        ELSE ARRAY[(p.body->>'product_id')::bigint] END), false) $$;
+COMMENT ON FUNCTION _answer_in_order(_result) IS 'Does the answer to added lines name as many lines, of the same products in the same order, as were sent (pipedrive 7.2)?';
+
+CREATE FUNCTION _job_failed(p_job bigint, p_error text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    DELETE FROM intents i WHERE i.job_id = p_job AND i.state = 'announced' AND NOT i.is_create;
+    UPDATE jobs SET state = 'dead', class = 'ours', lease_until = NULL, next_attempt_at = NULL, updated_at = clock_timestamp(),
+           reason = 'this record cannot be worked out', error = left(p_error, 1000)
+     WHERE id = p_job;
+END
+$$;
+COMMENT ON FUNCTION _job_failed(bigint, text) IS 'A job whose own SQL fails becomes a dead letter, so that it does not hold up the others.';
+
+CREATE FUNCTION _next_jobs(p_limit integer) RETURNS SETOF bigint
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ SELECT j.id FROM jobs j WHERE j.state = 'ready' ORDER BY j.lane, j.priority, j.id LIMIT p_limit $$;
+COMMENT ON FUNCTION _next_jobs(integer) IS 'The jobs that the next batch would claim first.';

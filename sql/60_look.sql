@@ -1,0 +1,266 @@
+/*
+ * 60_look.sql
+ *		Looking at Pipedrive: what is there already is adopted, never made twice.
+ *
+ * The delivery worker asks _look_next() for a list to read, and hands each page
+ * to _look_take().  One list settles many unknown outcomes (law 4).
+ */
+
+CREATE FUNCTION _look_next(OUT look_id bigint, OUT path text, OUT tokens integer) RETURNS SETOF record
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v        looks;
+    v_codes  text;
+    v_since  text;
+BEGIN
+    SELECT * INTO v FROM looks k WHERE k.done_at IS NULL ORDER BY k.id LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(DISTINCT c.code, ',') INTO v_codes
+      FROM (SELECT f.code FROM pipedrive_fields f
+             WHERE f.state IN ('found', 'made') AND f.entity = CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' ELSE 'deal' END
+            UNION ALL
+            SELECT a.field_code FROM adoption_fields a
+             WHERE a.field_code ~ '^[0-9a-f]{40}$' AND a.kind = CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' ELSE 'deal' END) c;
+    v_since := to_char(v.since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"');
+    look_id := v.id;
+    tokens := CASE v.what WHEN 'archived_deals' THEN 20 WHEN 'options' THEN 1 ELSE 10 END;
+    path := CASE v.what
+        WHEN 'organizations' THEN '/api/v2/organizations?limit=500&sort_by=id&custom_fields=' || v_codes
+        WHEN 'products' THEN '/api/v2/products?limit=500&sort_by=id&custom_fields=' || v_codes
+        WHEN 'deals' THEN '/api/v2/deals?limit=500&sort_by=id&custom_fields=' || v_codes
+             || CASE WHEN v.reason = 'scan' THEN '&pipeline_id=' || (SELECT min(s.pipeline_id) FROM pipedrive_stages s) ELSE '' END
+        WHEN 'archived_deals' THEN '/api/v2/deals/archived?limit=500&sort_by=id&custom_fields=' || v_codes
+        WHEN 'lines' THEN '/api/v2/deals/products?limit=500&deal_ids=' || array_to_string(v.deal_ids, ',')
+        WHEN 'discounts' THEN '/api/v2/deals/' || v.deal_ids[1] || '/discounts'
+        WHEN 'options' THEN '/api/v2/productFields/' || (SELECT f.code FROM pipedrive_fields f WHERE f.entity = 'product' AND f.purpose = 'item_group')
+        END
+        || CASE WHEN v_since IS NOT NULL AND v.what IN ('organizations', 'products', 'deals') THEN '&updated_since=' || v_since ELSE '' END
+        || CASE WHEN v.cursor IS NOT NULL THEN '&cursor=' || v.cursor ELSE '' END;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION _look_next() IS 'The next page to read; no row when there is nothing to look up.';
+
+CREATE FUNCTION _business_key(p_text text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT upper(coalesce(nullif(ltrim(btrim(p_text), '0'), ''), nullif(btrim(p_text), ''))) $$;
+COMMENT ON FUNCTION _business_key(text) IS 'A debtor number, item code or order number made comparable: without padding, leading zeros and case.';
+
+CREATE FUNCTION _remote_sent(p_kind text, p_row jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    SELECT jsonb_strip_nulls(CASE p_kind
+            WHEN 'organization' THEN jsonb_build_object('name', p_row->'name', 'address', CASE WHEN p_row->'address'->>'value' IS NOT NULL THEN jsonb_build_object('value', p_row->'address'->'value') END)
+            WHEN 'product' THEN jsonb_build_object('name', p_row->'name', 'code', p_row->'code', 'unit', p_row->'unit',
+                'prices', (SELECT jsonb_agg(jsonb_build_object('currency', e->'currency', 'price', e->'price')) FROM jsonb_array_elements(CASE WHEN jsonb_typeof(p_row->'prices') = 'array' THEN p_row->'prices' END) e))
+            ELSE jsonb_build_object('title', p_row->'title', 'org_id', p_row->'org_id', 'owner_id', p_row->'owner_id', 'pipeline_id', p_row->'pipeline_id', 'stage_id', p_row->'stage_id',
+                'status', p_row->'status', 'currency', p_row->'currency', 'value', p_row->'value', 'lost_reason', p_row->'lost_reason') END)
+        || jsonb_build_object('custom_fields', coalesce((SELECT jsonb_object_agg(f.code, p_row->'custom_fields'->f.code) FROM pipedrive_fields f
+                WHERE f.entity = p_kind AND f.state IN ('found', 'made') AND p_row->'custom_fields' ? f.code), '{}')) $$;
+COMMENT ON FUNCTION _remote_sent(text, jsonb) IS 'A record of Pipedrive in the form of links.sent: the fields we care for.';
+
+CREATE FUNCTION _adopt(p_kind text, p_rows jsonb) RETURNS integer
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_id_code   text := (SELECT f.code FROM pipedrive_fields f WHERE f.entity = p_kind AND f.purpose = 'exact_id' AND f.state IN ('found', 'made'));
+    v_key_code  text := (SELECT f.code FROM pipedrive_fields f WHERE f.entity = p_kind AND f.state IN ('found', 'made')
+                            AND f.purpose = CASE p_kind WHEN 'organization' THEN 'debtor_number' WHEN 'deal' THEN 'order_number' END);
+    v_named     text := (SELECT a.field_code FROM adoption_fields a WHERE a.kind = p_kind);
+    v_adopted   integer;
+BEGIN
+    WITH remote AS MATERIALIZED (
+        SELECT (r->>'id')::bigint AS pipedrive_id, r AS record,
+               CASE WHEN r->'custom_fields'->>v_id_code ~ '^[0-9a-fA-F-]{36}$' THEN (r->'custom_fields'->>v_id_code)::uuid END AS exact_id,
+               _business_key(coalesce(CASE WHEN v_named IN ('code', 'name', 'title') THEN r->>v_named ELSE r->'custom_fields'->>v_named END,
+                                      CASE WHEN p_kind = 'product' THEN r->>'code' ELSE r->'custom_fields'->>v_key_code END)) AS business_key
+          FROM jsonb_array_elements(p_rows) r
+         WHERE coalesce((r->>'is_deleted')::boolean, false) = false
+           AND NOT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND l.pipedrive_id = (r->>'id')::bigint AND l.gone_at IS NULL)
+    ), matched AS (
+        SELECT DISTINCT ON (m.division, m.exact_id) m.division, m.exact_id, m.pipedrive_id, m.record
+          FROM (SELECT s.division, s.id AS exact_id, r.pipedrive_id, r.record, 1 AS rank
+                  FROM remote r
+                  JOIN LATERAL (SELECT a.division, a.id FROM exact_accounts a WHERE p_kind = 'organization' AND a.id = r.exact_id
+                                UNION ALL SELECT i.division, i.id FROM exact_items i WHERE p_kind = 'product' AND i.id = r.exact_id
+                                UNION ALL SELECT o.division, o.id FROM exact_sales_orders o WHERE p_kind = 'deal' AND o.id = r.exact_id) s ON true
+                UNION ALL
+                -- A number alone is unique within one division only.
+                SELECT s.division, s.id, r.pipedrive_id, r.record, 2
+                  FROM remote r
+                  JOIN (SELECT a.division, a.id, _business_key(a.code) AS k FROM exact_accounts a WHERE p_kind = 'organization' AND a.code IS NOT NULL AND a.deleted_at IS NULL
+                        UNION ALL SELECT i.division, i.id, _business_key(i.code) FROM exact_items i WHERE p_kind = 'product' AND i.code IS NOT NULL AND i.deleted_at IS NULL
+                        UNION ALL SELECT o.division, o.id, o.order_number::text FROM exact_sales_orders o WHERE p_kind = 'deal' AND o.deleted_at IS NULL) s ON s.k = r.business_key
+                 WHERE r.exact_id IS NULL AND (SELECT count(*) FROM divisions) = 1) m
+         WHERE NOT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND l.division = m.division AND l.exact_id = m.exact_id AND l.gone_at IS NULL)
+         ORDER BY m.division, m.exact_id, m.rank, m.pipedrive_id
+    ), single AS (
+        -- One record of theirs may answer to two of ours (a code used twice): the first one gets it.
+        SELECT DISTINCT ON (m.pipedrive_id) m.* FROM matched m ORDER BY m.pipedrive_id, m.division, m.exact_id
+    ), adopted AS (
+        INSERT INTO links AS l (kind, division, exact_id, pipedrive_id, sent, adopted, lines_unread, first_won_at, last_verified)
+        SELECT p_kind, s.division, s.exact_id, s.pipedrive_id, _remote_sent(p_kind, s.record), true, p_kind = 'deal', s.record->>'won_time', clock_timestamp()
+          FROM single s
+        ON CONFLICT (kind, division, exact_id) DO UPDATE
+           SET pipedrive_id = excluded.pipedrive_id, sent = excluded.sent, adopted = true, lines_unread = excluded.lines_unread, gone_at = NULL, last_verified = excluded.last_verified
+        RETURNING l.division, l.exact_id, l.pipedrive_id, l.sent
+    ), told AS (
+        INSERT INTO sync_changes (kind, division, exact_id, operation, pipedrive_id, new_value)
+        SELECT p_kind, a.division, a.exact_id, 'adopt', a.pipedrive_id, a.sent FROM adopted a
+        RETURNING 1
+    ), met AS (
+        DELETE FROM job_needs n USING adopted a WHERE n.kind = p_kind AND n.division = a.division AND n.exact_id = a.exact_id RETURNING n.job_id
+    ), freed AS (
+        UPDATE jobs j SET state = 'ready', reason = NULL WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m) RETURNING 1)
+    SELECT count(*) INTO v_adopted FROM told;
+    RETURN v_adopted;
+END
+$$;
+COMMENT ON FUNCTION _adopt(text, jsonb) IS 'Takes over records of Pipedrive that are ours: by Exact-ID, else by debtor number, item code or order number. Returns how many.';
+
+CREATE FUNCTION _pair_lines(p_look bigint) RETURNS integer
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_count integer;
+BEGIN
+    CREATE TEMPORARY TABLE IF NOT EXISTS pg_temp.epds_pairs (division integer, order_id uuid, line_id uuid, pipedrive_id bigint) ON COMMIT DELETE ROWS;
+    DELETE FROM pg_temp.epds_pairs;
+
+    -- Known by id first, then the same product at the same price and quantity, then the same product, then in order.
+    INSERT INTO pg_temp.epds_pairs
+    SELECT k.division, k.order_id, k.line_id, r.pipedrive_id
+      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+      JOIN line_links k ON k.division = l.division AND k.order_id = l.exact_id AND k.pipedrive_id = r.pipedrive_id
+     WHERE r.look_id = p_look AND EXISTS (SELECT FROM exact_sales_order_lines x WHERE x.division = k.division AND x.id = k.line_id AND x.deleted_at IS NULL);
+    FOR i IN 1 .. 3 LOOP
+        INSERT INTO pg_temp.epds_pairs
+        WITH remote AS (
+            SELECT l.division, l.exact_id AS order_id, r.*,
+                   row_number() OVER (PARTITION BY l.division, l.exact_id, CASE WHEN i < 3 THEN r.product_id END, CASE WHEN i < 2 THEN ROW(r.quantity, r.item_price)::text END ORDER BY r.pipedrive_id) AS n
+              FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+             WHERE r.look_id = p_look AND NOT EXISTS (SELECT FROM pg_temp.epds_pairs p WHERE p.pipedrive_id = r.pipedrive_id)
+        ), ours AS (
+            SELECT w.*, row_number() OVER (PARTITION BY w.division, w.order_id, CASE WHEN i < 3 THEN w.product_id END, CASE WHEN i < 2 THEN ROW(trim_scale(w.quantity), trim_scale(w.item_price))::text END ORDER BY w.line_number, w.line_id) AS n
+              FROM (SELECT DISTINCT l.division, l.exact_id FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id WHERE r.look_id = p_look) d
+              JOIN wanted_deal_products w ON w.division = d.division AND w.order_id = d.exact_id
+             WHERE NOT EXISTS (SELECT FROM pg_temp.epds_pairs p WHERE p.division = w.division AND p.line_id = w.line_id)
+        )
+        SELECT o.division, o.order_id, o.line_id, r.pipedrive_id
+          FROM ours o JOIN remote r ON r.division = o.division AND r.order_id = o.order_id AND r.n = o.n
+           AND (i = 3 OR r.product_id = o.product_id) AND (i > 1 OR (r.quantity = o.quantity AND r.item_price = o.item_price));
+    END LOOP;
+
+    DELETE FROM line_links k USING looks q, links l
+     WHERE q.id = p_look AND l.kind = 'deal' AND l.pipedrive_id = ANY (q.deal_ids) AND k.division = l.division AND k.order_id = l.exact_id;
+    INSERT INTO line_links (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
+    SELECT l.division, l.exact_id, coalesce(p.line_id, md5('pipedrive line ' || r.pipedrive_id)::uuid), r.pipedrive_id, r.product_id, r.quantity, r.item_price, r.discount, r.comments
+      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+      LEFT JOIN pg_temp.epds_pairs p ON p.pipedrive_id = r.pipedrive_id AND p.order_id = l.exact_id
+     WHERE r.look_id = p_look;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+COMMENT ON FUNCTION _pair_lines(bigint) IS 'Pairs deal products that were read back with order lines; what fits none of ours is noted so that it is removed.';
+
+CREATE FUNCTION _look_done(p_look bigint) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v       looks;
+    v_kind  text;
+    v_jobs  bigint[];
+BEGIN
+    UPDATE looks SET done_at = clock_timestamp(), cursor = NULL WHERE id = p_look RETURNING * INTO v;
+    v_kind := CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' WHEN 'options' THEN 'groups' ELSE 'deal' END;
+    IF v.what = 'lines' THEN
+        PERFORM _pair_lines(p_look);
+        DELETE FROM remote_lines WHERE look_id = p_look;
+        UPDATE links SET lines_unread = false WHERE kind = 'deal' AND pipedrive_id = ANY (v.deal_ids);
+        DELETE FROM intents i USING links l
+         WHERE i.operation = 'line_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
+    ELSIF v.what = 'discounts' THEN
+        DELETE FROM intents i USING links l
+         WHERE i.operation = 'discount_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
+    ELSIF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
+        -- Announced before this list was begun and not in it: it was not made.
+        DELETE FROM intents i WHERE i.state = 'unknown' AND i.kind = v_kind AND i.announced_at < v.started_at;
+    END IF;
+    UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, reason = NULL, class = NULL, updated_at = clock_timestamp()
+     WHERE j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
+       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id)
+       AND (v.what NOT IN ('lines', 'discounts') OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = j.division AND l.exact_id = j.exact_id AND l.pipedrive_id = ANY (v.deal_ids)))
+       AND (v.what IN ('lines', 'discounts') OR NOT EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
+            OR NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL))
+       AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND v_kind = 'deal' AND k.what IN ('deals', 'archived_deals') AND v.what IN ('deals', 'archived_deals'));
+    RETURN format('looked through %s at Pipedrive (%s): %s seen, %s adopted', v.what, v.reason, v.rows, v.adopted);
+END
+$$;
+COMMENT ON FUNCTION _look_done(bigint) IS 'A list was read to its end: settles what waited for it.';
+
+CREATE FUNCTION _look_take(p_look bigint, p_status integer, p_answer text) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v         looks;
+    v_page    jsonb;
+    v_rows    jsonb;
+    v_n       integer := 0;
+    v_cursor  text;
+BEGIN
+    SELECT * INTO v FROM looks WHERE id = p_look FOR UPDATE;
+    INSERT INTO api_calls (side, what, method, path, status, outcome, tokens)
+    VALUES ('pipedrive', 'look', 'GET', v.what, nullif(p_status, 0), CASE WHEN p_status BETWEEN 200 AND 299 THEN 'ok' ELSE 'failed' END,
+            CASE v.what WHEN 'archived_deals' THEN 20 WHEN 'options' THEN 1 ELSE 10 END);
+    IF p_status NOT BETWEEN 200 AND 299 THEN
+        UPDATE looks SET failures = failures + 1, last_error = left(coalesce(p_answer, 'no answer'), 500),
+               -- A cursor may be too old: begin anew.
+               cursor = CASE WHEN p_status BETWEEN 400 AND 499 AND p_status <> 429 THEN NULL ELSE cursor END
+         WHERE id = p_look;
+        IF p_status IN (404, 410) AND v.what IN ('discounts') THEN
+            RETURN _look_done(p_look);
+        END IF;
+        RETURN format('the list of %s could not be read (status %s)', v.what, p_status);
+    END IF;
+
+    v_page := p_answer::jsonb;
+    v_rows := CASE WHEN jsonb_typeof(v_page->'data') = 'array' THEN v_page->'data' WHEN v_page->'data' = 'null' OR NOT v_page ? 'data' THEN '[]' ELSE jsonb_build_array(v_page->'data') END;
+    v_cursor := v_page->'additional_data'->>'next_cursor';
+    CASE v.what
+    WHEN 'organizations' THEN v_n := _adopt('organization', v_rows);
+    WHEN 'products' THEN v_n := _adopt('product', v_rows);
+    WHEN 'deals' THEN v_n := _adopt('deal', v_rows);
+    WHEN 'archived_deals' THEN v_n := _adopt('deal', v_rows);
+    WHEN 'lines' THEN
+        INSERT INTO remote_lines (look_id, pipedrive_id, deal_id, product_id, quantity, item_price, discount, comments)
+        SELECT p_look, (r->>'id')::bigint, (r->>'deal_id')::bigint, coalesce((r->>'product_id')::bigint, 0), coalesce((r->>'quantity')::numeric, 0), coalesce((r->>'item_price')::numeric, 0),
+               CASE WHEN coalesce((r->>'discount')::numeric, 0) = 0 THEN 0 WHEN r->>'discount_type' = 'amount' THEN -1 ELSE (r->>'discount')::numeric END, nullif(r->>'comments', '')
+          FROM jsonb_array_elements(v_rows) r
+        ON CONFLICT DO NOTHING;
+    WHEN 'discounts' THEN
+        UPDATE links l SET discount_key = r->>'id', discount_sent = (r->>'amount')::numeric
+          FROM jsonb_array_elements(v_rows) r
+         WHERE l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1] AND r->>'description' = 'Afronding' AND r->>'type' = 'amount';
+    WHEN 'options' THEN
+        INSERT INTO pipedrive_options (label, option_id)
+        SELECT o->>'label', (o->>'id')::bigint FROM jsonb_array_elements(v_rows->0->'options') o WHERE o->>'id' ~ '^[0-9]+$'
+        ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
+    END CASE;
+    UPDATE looks SET rows = rows + jsonb_array_length(v_rows), adopted = adopted + v_n, cursor = v_cursor, failures = 0, last_error = NULL WHERE id = p_look;
+    IF v_cursor IS NULL THEN
+        RETURN _look_done(p_look);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _look_take(bigint, integer, text) IS 'Takes one page of a list; at its end says what was found.';

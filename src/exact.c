@@ -1,0 +1,552 @@
+/*-------------------------------------------------------------------------
+ *
+ * exact.c
+ *		The Exact Online client: one call under all limits.
+ *
+ *		token ─▶ book the call ─▶ wait for the minute ─▶ GET ─▶ look at it
+ *		  ▲										│
+ *		  └── 401 expired: refresh once ◀───────┤── 429: book again, that waits
+ *			  5xx, HTML, broken off: twice more ┘
+ *
+ * An answer is one of three things: a page (200 and a JSON text that is closed),
+ * a refusal (a JSON error that the caller's SQL decides about), or a failure.
+ * An empty or broken body is never "no rows".
+ *
+ * Exact is master (law 1): whatever is sent passes epds_exact_check_write(),
+ * and that knows two things that may be written.
+ *
+ * Copyright (c) 2026, the exact_pd_sync authors
+ *
+ * IDENTIFICATION
+ *		src/exact.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "lib/stringinfo.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "exact_internal.h"
+#include "json_scan.h"
+#include "tx.h"
+
+/* Repeats of a GET that failed in a way that may pass, and the first pause. */
+#define MAX_REPEATS 2
+#define FIRST_PAUSE_MS 1000
+
+/* A 429 is waited for when it ends within this; else it is for the next run. */
+#define LONGEST_WAIT_MS 70000
+
+/* How many 429s in a row: more means that somebody else eats the budget. */
+#define MAX_LIMIT_WAITS 5
+
+/* Waits shorter than this are not worth a word. */
+#define WORTH_A_NOTICE_MS 3000
+
+/* How long a call waits for the ones of other sessions to the same division. */
+#define CALL_PATIENCE_MS 300000
+
+/* Longest part of a remote message that is shown and kept. */
+#define MAX_MESSAGE 300
+
+/* What an answer is, see the head of this file. */
+typedef enum AnswerKind
+{
+	ANSWER_PAGE,
+	ANSWER_REFUSED,
+	ANSWER_TRANSIENT,
+	ANSWER_FAILED,
+	ANSWER_EXPIRED,				/* 401, the token is past its time */
+	ANSWER_LIMITED				/* 429 */
+} AnswerKind;
+
+/* -------------------------------------------------------- what may be sent */
+
+/* Step over "/api/v1/", a division and "/"; NULL when the path is another. */
+static const char *
+after_division(const char *path)
+{
+	static const char prefix[] = "/api/v1/";
+	const char *p = path;
+
+	if (strncmp(p, prefix, sizeof(prefix) - 1) != 0)
+		return NULL;
+	p += sizeof(prefix) - 1;
+	if (*p < '1' || *p > '9')
+		return NULL;
+	while (*p >= '0' && *p <= '9')
+		p++;
+	return (*p == '/') ? p + 1 : NULL;
+}
+
+/* Is this "(guid'…')" with a GUID of 36 characters and nothing after it? */
+static bool
+is_key(const char *p)
+{
+	static const char opening[] = "(guid'";
+	static const char closing[] = "')";
+
+	if (strncmp(p, opening, sizeof(opening) - 1) != 0)
+		return false;
+	p += sizeof(opening) - 1;
+	if (strspn(p, "0123456789abcdefABCDEF-") != 36)
+		return false;
+	return strcmp(p + 36, closing) == 0;
+}
+
+/*
+ * The short list: contacts may be made and changed, subscriptions to webhooks
+ * made and removed.  Orders, invoices, items and accounts never.
+ */
+static bool
+is_write_allowed(const char *method, const char *path)
+{
+	static const char contacts[] = "crm/Contacts";
+	static const char hooks[] = "webhooks/WebhookSubscriptions";
+	const char *p = after_division(path);
+	bool		is_contacts;
+	const char *rest;
+
+	if (p == NULL)
+		return false;
+	is_contacts = strncmp(p, contacts, sizeof(contacts) - 1) == 0;
+	if (is_contacts)
+		rest = p + sizeof(contacts) - 1;
+	else if (strncmp(p, hooks, sizeof(hooks) - 1) == 0)
+		rest = p + sizeof(hooks) - 1;
+	else
+		return false;
+
+	if (strcmp(method, "POST") == 0)
+		return *rest == '\0';
+	if (strcmp(method, is_contacts ? "PUT" : "DELETE") == 0)
+		return is_key(rest);
+	return false;
+}
+
+void
+epds_exact_check_write(const char *method, const char *path)
+{
+	if (strcmp(method, "GET") == 0 || is_write_allowed(method, path))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("%s %s is not among the requests that may be sent to Exact Online",
+					method, path),
+			 errdetail("Exact is master: only contacts and webhook subscriptions are ever written there.")));
+}
+
+/* --------------------------------------------------------------- the URL */
+
+/*
+ * The whole URL of a path or of a continuation that Exact gave.  A
+ * continuation must lead to the configured site, or the token would be given
+ * away.  Characters that no URL may have raw are encoded; what is encoded
+ * already stays as it is.
+ */
+static char *
+whole_url(const char *base_url, const char *path_or_url)
+{
+	static const char digits[] = "0123456789ABCDEF";
+	StringInfoData url;
+
+	initStringInfo(&url);
+	if (path_or_url[0] == '/')
+	{
+		size_t		len = strlen(base_url);
+
+		while (len > 0 && base_url[len - 1] == '/')
+			len--;
+		appendBinaryStringInfo(&url, base_url, len);
+	}
+	else if (!epds_same_origin(path_or_url, base_url))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("Exact Online refers to another site for the next page"),
+				 errdetail("The page is at \"%s\".", epds_one_line(path_or_url, 100)),
+				 errhint("The token is sent to the configured site only. If the company moved to another site, run SELECT exact_pd_sync.set_exact_app(…).")));
+
+	for (const char *p = path_or_url; *p; p++)
+	{
+		unsigned char c = (unsigned char) *p;
+
+		if (c > ' ' && c < 0x7F && strchr("\"<>\\^`{|}#", c) == NULL)
+			appendStringInfoChar(&url, c);
+		else
+		{
+			appendStringInfoChar(&url, '%');
+			appendStringInfoChar(&url, digits[c >> 4]);
+			appendStringInfoChar(&url, digits[c & 0xF]);
+		}
+	}
+	return url.data;
+}
+
+/* The path of a path or URL, for the journal. */
+static const char *
+path_of(const char *path_or_url)
+{
+	const char *p = strstr(path_or_url, "://");
+
+	if (path_or_url[0] == '/' || p == NULL)
+		return path_or_url;
+	p = strchr(p + 3, '/');
+	return p ? p : "/";
+}
+
+/* ------------------------------------------------------------ the answer */
+
+/* Exact's own words in a JSON error; NULL when it is none. */
+static char *
+error_message(const EpdsHttpAnswer *answer)
+{
+	const cJSON *json;
+	const cJSON *error;
+	const cJSON *value;
+
+	if (strcmp(answer->content_type, "application/json") != 0)
+		return NULL;
+	json = epds_json_parse(answer->body, answer->body_len);
+	error = cJSON_GetObjectItemCaseSensitive(json, "error");
+	value = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(error, "message"),
+											 "value");
+	if (cJSON_IsString(value))
+		return epds_one_line(value->valuestring, MAX_MESSAGE);
+	if (cJSON_IsString(error))
+		return epds_one_line(error->valuestring, MAX_MESSAGE);
+	if (cJSON_IsObject(error))
+		return pstrdup("an error without a message");
+	return NULL;
+}
+
+/* A 401 says in a header whether it is the token's age or a missing right. */
+static bool
+says_expired(const EpdsHttpAnswer *answer)
+{
+	char	   *challenge = epds_header_value(answer, "www-authenticate");
+
+	if (challenge == NULL)
+		return false;
+	for (char *p = challenge; *p; p++)
+		*p = pg_tolower((unsigned char) *p);
+	return strstr(challenge, "expired") != NULL;
+}
+
+/* What a 200 holds; replaces what jsonb refuses. */
+static AnswerKind
+look_at_body(EpdsHttpAnswer *answer, size_t *replaced)
+{
+	EpdsJsonScan scan;
+
+	if (strcmp(answer->content_type, "application/json") != 0 &&
+		answer->body_len > 0)
+	{
+		answer->error = psprintf("HTTP 200 with %s instead of JSON",
+								 answer->content_type[0] ?
+								 epds_one_line(answer->content_type, 60) :
+								 "a body of unknown type");
+		return ANSWER_TRANSIENT;
+	}
+	scan = epds_json_scan(answer->body, answer->body_len);
+	*replaced = scan.replaced;
+	if (scan.state == EPDS_JSON_COMPLETE)
+		return ANSWER_PAGE;
+	answer->error = psprintf("HTTP 200, but the answer %s after %zu bytes",
+							 epds_json_state_text(scan.state),
+							 answer->body_len);
+	return ANSWER_TRANSIENT;
+}
+
+/* Decide what an answer is; sets answer->error unless it is a page. */
+static AnswerKind
+look_at(EpdsHttpAnswer *answer, size_t *replaced)
+{
+	char	   *message;
+
+	*replaced = 0;
+	switch (answer->result)
+	{
+		case EPDS_HTTP_OK:
+			break;
+		case EPDS_HTTP_NOT_SENT:
+		case EPDS_HTTP_UNKNOWN:
+			return ANSWER_TRANSIENT;
+		case EPDS_HTTP_REFUSED:
+			return ANSWER_FAILED;
+	}
+	if (answer->status == 200)
+		return look_at_body(answer, replaced);
+
+	message = error_message(answer);
+	answer->error = psprintf("HTTP %d%s%s", answer->status, message ? ": " : "",
+							 message ? message : "");
+	if (answer->status == 401 && says_expired(answer))
+		return ANSWER_EXPIRED;
+	if (answer->status == 429)
+		return ANSWER_LIMITED;
+	if (answer->status == 500 && message != NULL)
+		return ANSWER_REFUSED;
+	if (answer->status == 408 || answer->status >= 500)
+		return ANSWER_TRANSIENT;
+	if (answer->status >= 400)
+		return ANSWER_REFUSED;
+	return ANSWER_FAILED;		/* a redirect, a 204: nothing we asked for */
+}
+
+/* The word for the journal. */
+static const char *
+kind_text(AnswerKind kind)
+{
+	switch (kind)
+	{
+		case ANSWER_PAGE:
+			return "ok";
+		case ANSWER_REFUSED:
+			return "refused";
+		case ANSWER_TRANSIENT:
+			return "retry";
+		case ANSWER_FAILED:
+			return "failed";
+		case ANSWER_EXPIRED:
+			return "expired";
+		case ANSWER_LIMITED:
+			return "limited";
+	}
+	return "failed";
+}
+
+/* ---------------------------------------------------------- booking, settling */
+
+static void
+settle(int division, const char *feed, const char *path_or_url,
+	   const EpdsHttpAnswer *answer, const char *outcome, const char *note)
+{
+	const char *args[9];
+
+	args[0] = psprintf("%d", division);
+	args[1] = feed;
+	args[2] = epds_redact(path_of(path_or_url));
+	args[3] = psprintf("%d", answer->status);
+	args[4] = outcome;
+	args[5] = note;
+	args[6] = answer->headers ? answer->headers : "{}";
+	args[7] = psprintf("%d", answer->total_ms);
+	args[8] = psprintf("%zu", answer->body_len);
+	epds_sql("SELECT exact_pd_sync._exact_settle($1::integer, $2, 'GET', $3,"
+			 " $4::integer, $5, $6, $7::jsonb, $8::integer, $9::bigint)",
+			 9, args);
+}
+
+void
+epds_exact_settle(int division, const char *feed, const char *path_or_url,
+				  const EpdsHttpAnswer *answer, const char *note)
+{
+	settle(division, feed, path_or_url, answer, kind_text(ANSWER_PAGE), note);
+}
+
+/* Seconds of a Retry-After header in milliseconds; 0 if there is none. */
+static int64
+retry_after_ms(const EpdsHttpAnswer *answer)
+{
+	char	   *text = epds_header_value(answer, "retry-after");
+	int64		seconds = text ? strtol(text, NULL, 10) : 0;
+
+	return (seconds > 0 && seconds <= 7 * 86400) ? seconds * 1000 : 0;
+}
+
+/* Throw: the limit ends too late to be waited for. */
+static void
+throw_limited(const EpdsHttpAnswer *answer, int64 wait_ms)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													wait_ms);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("Exact Online allows no calls until %s",
+					timestamptz_to_str(until)),
+			 answer ? errdetail("It answered %s.", answer->error) : 0,
+			 errhint("Nothing is lost: the next run after that goes on where this one stopped.")));
+}
+
+/* Say once per call that we wait. */
+static void
+notice_wait(bool *said, int64 wait_ms)
+{
+	if (*said || wait_ms < WORTH_A_NOTICE_MS)
+		return;
+	ereport(NOTICE,
+			(errmsg("waiting %lld seconds until Exact Online allows the next call",
+					(long long) ((wait_ms + 999) / 1000))));
+	*said = true;
+}
+
+/*
+ * Book one call, waiting for the minute as often as it takes.  Returns the
+ * configured site.  Outside a block only; throws when the day is used up.
+ */
+static char *
+book_call(int division, const char *feed, bool importing, bool *said)
+{
+	const char *args[3];
+
+	args[0] = psprintf("%d", division);
+	args[1] = feed;
+	args[2] = importing ? "true" : "false";
+	for (;;)
+	{
+		int64		wait_ms;
+		char	   *base_url;
+
+		epds_tx_begin();
+		epds_sql("SELECT exact_pd_sync._exact_reserve($1::integer, $2, $3::boolean),"
+				 " (SELECT a.base_url FROM exact_pd_sync._exact_app() AS a)",
+				 3, args);
+		wait_ms = epds_sql_int(0, 0, 0);
+		base_url = epds_sql_value(0, 1);
+		epds_tx_commit();
+
+		if (wait_ms <= 0)
+		{
+			epds_check_base_url(base_url);
+			return base_url;
+		}
+		if (wait_ms > LONGEST_WAIT_MS)
+			throw_limited(NULL, wait_ms);
+		notice_wait(said, wait_ms);
+		epds_pause(wait_ms);
+	}
+}
+
+/*
+ * One GET, nothing else.  Exact wants the calls of a division one after the
+ * other; the lock keeps sessions apart that poll at the same time.
+ */
+static void
+get_once(int division, const char *access_token, const char *url,
+		 EpdsHttpAnswer *answer)
+{
+	const char *headers[3];
+	EpdsHttpRequest request = {0};
+
+	headers[0] = psprintf("Authorization: Bearer %s", access_token);
+	headers[1] = "Accept: application/json";
+	headers[2] = NULL;
+	request.method = "GET";
+	request.url = url;
+	request.headers = headers;
+
+	epds_exact_check_write(request.method, url);
+	epds_lock_wait(EPDS_LOCK_DIVISION, (uint32) division, CALL_PATIENCE_MS);
+	PG_TRY();
+	{
+		epds_http_fetch(&request, answer);
+	}
+	PG_CATCH();
+	{
+		epds_lock_release(EPDS_LOCK_DIVISION, (uint32) division);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	epds_lock_release(EPDS_LOCK_DIVISION, (uint32) division);
+}
+
+/*
+ * One call under all limits; see exact_internal.h.  Everything but a page is
+ * settled here.  Outside a block only; throws when no token may be used, when
+ * a limit ends too late, and on interrupts.
+ */
+EpdsExactVerdict
+epds_exact_read(int division, const char *feed, const char *path_or_url,
+				bool importing, EpdsHttpAnswer *answer, size_t *replaced)
+{
+	bool		said = false;
+	bool		rejected = false;
+	int			repeats = 0;
+	int			limits = 0;
+
+	for (;;)
+	{
+		char	   *token = epds_oauth_token(rejected);
+		char	   *base_url = book_call(division, feed, importing, &said);
+		AnswerKind	kind;
+		int64		wait_ms;
+
+		get_once(division, token, whole_url(base_url, path_or_url), answer);
+		kind = look_at(answer, replaced);
+		if (kind == ANSWER_PAGE)
+			return EPDS_EXACT_PAGE;
+
+		if (kind == ANSWER_EXPIRED && rejected)
+			kind = ANSWER_REFUSED;	/* with a new token too: no right */
+		epds_tx_begin();
+		settle(division, feed, path_or_url, answer, kind_text(kind),
+			   answer->error);
+		epds_tx_commit();
+
+		switch (kind)
+		{
+			case ANSWER_PAGE:
+			case ANSWER_REFUSED:
+				/* 500 can be a refusal or an accident: ask once more */
+				if (answer->status != 500 || ++repeats > 1)
+					return EPDS_EXACT_REFUSED;
+				epds_pause(FIRST_PAUSE_MS);
+				break;
+			case ANSWER_FAILED:
+				return EPDS_EXACT_FAILED;
+			case ANSWER_EXPIRED:
+				rejected = true;
+				break;
+			case ANSWER_LIMITED:
+				/* the next booking waits for what the headers said */
+				wait_ms = retry_after_ms(answer);
+				if (wait_ms > LONGEST_WAIT_MS || ++limits > MAX_LIMIT_WAITS)
+					throw_limited(answer, Max(wait_ms, LONGEST_WAIT_MS));
+				notice_wait(&said, wait_ms);
+				epds_pause(wait_ms);
+				break;
+			case ANSWER_TRANSIENT:
+				if (++repeats > MAX_REPEATS)
+					return EPDS_EXACT_FAILED;
+				/* 1 and 2 seconds, each up to half longer */
+				wait_ms = FIRST_PAUSE_MS * repeats;
+				wait_ms += pg_prng_uint64_range(&pg_global_prng_state, 0,
+												wait_ms / 2);
+				epds_pause(wait_ms);
+				break;
+		}
+	}
+}
+
+void
+epds_exact_get(int division, const char *feed, const char *path_or_url,
+			   bool importing, EpdsHttpAnswer *answer)
+{
+	size_t		replaced;
+
+	if (epds_exact_read(division, feed, path_or_url, importing, answer,
+						&replaced) != EPDS_EXACT_PAGE)
+		return;
+	epds_tx_begin();
+	epds_exact_settle(division, feed, path_or_url, answer, NULL);
+	epds_tx_commit();
+}
+
+void
+epds_exact_probe(const char *access_token, const char *base_url,
+				 const char *path, EpdsHttpAnswer *answer)
+{
+	size_t		replaced;
+	const char *rest = path_of(path);
+	int			division = 0;
+
+	/* "/api/v1/current/Me" belongs to none */
+	if (after_division(rest) != NULL)
+		division = atoi(rest + strlen("/api/v1/"));
+	get_once(division, access_token, whole_url(base_url, path), answer);
+	(void) look_at(answer, &replaced);
+}

@@ -1,0 +1,53 @@
+/*-------------------------------------------------------------------------
+ *
+ * exact.h
+ *		The Exact Online client and the life of its tokens.
+ *
+ * Copyright (c) 2026, the exact_pd_sync authors
+ *
+ * IDENTIFICATION
+ *		src/exact.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef EPDS_EXACT_H
+#define EPDS_EXACT_H
+
+#include "postgres.h"
+
+#include "http.h"
+
+/*
+ * oauth.c: a valid access token, refreshed when it is due by the one process
+ * that holds the refresher's lock.  Must be called outside a block, and may
+ * wait; ERROR with SQLSTATE 28000 when a person has to consent again.
+ * epds_oauth_token_at_hand() never waits and never rotates: NULL if none.
+ */
+extern char *epds_oauth_token(bool rejected);
+extern char *epds_oauth_token_at_hand(void);
+extern void epds_oauth_keep_alive(void);	/* intake worker: refresh when due */
+extern void epds_oauth_consent(const char *code);	/* authorization_code grant */
+
+/*
+ * exact.c: one GET under all limits.  path_or_url: "/api/v1/…" or a __next
+ * URL (checked against the configured site before the token is sent).  Books
+ * the call before and settles it after, refreshes the token once on 401.
+ * Outside a block only.  Returns the HTTP status in *status; on anything but
+ * 200 with a JSON body the answer's error is described in answer->error.
+ * importing: leave half of the minute limit to others.
+ */
+extern void epds_exact_get(int division, const char *feed,
+						   const char *path_or_url, bool importing,
+						   EpdsHttpAnswer *answer);
+
+/* The same for verify(): no booking, no refresh, no block; answer as it is. */
+extern void epds_exact_probe(const char *access_token, const char *base_url,
+							 const char *path, EpdsHttpAnswer *answer);
+
+/* Refuses every write but those on the short list; ERROR otherwise. */
+extern void epds_exact_check_write(const char *method, const char *path);
+
+/* poll.c: drain one feed; returns rows staged. */
+extern int64 epds_poll_feed(int division, const char *feed, int64 run_id);
+
+#endif							/* EPDS_EXACT_H */

@@ -1,0 +1,563 @@
+/*-------------------------------------------------------------------------
+ *
+ * oauth.c
+ *		The life of Exact's tokens.
+ *
+ * Exact gives an access token for ten minutes and a refresh token for one use.
+ * Losing the second means that a person must open a browser, so everything
+ * here serves one sentence: one process at a time asks for a pair, and the
+ * pair is on disk before anybody uses it (law 5).
+ *
+ *		 none ──exact_authorize()──▶ ok ──refresh──▶ ok ──▶ …
+ *									 │
+ *									 └─ refused ──▶ auth_required
+ *											(a person consents again ──▶ ok)
+ *
+ * The refresher's lock is an advisory lock of this database, held by the
+ * session and not by a transaction, because transactions end between the steps
+ * while the lock must not.  It is polled, never waited for, and released in
+ * PG_FINALLY: it would survive an ERROR.
+ *
+ * Times.  The service refuses a refresh before 570 of the 600 seconds are over
+ * and counts the attempt as an error.  Both figures are taken as parts of
+ * expires_in, so that a server with another lifetime (or a simulated one whose
+ * clock runs fast) is treated the same.  The database's clock judges alone:
+ * what counts is how long ago we stored the pair.
+ *
+ * From the moment the request is sent until the pair is on disk interrupts are
+ * held (oauth_endpoint.c limits for how long).
+ *
+ * Copyright (c) 2026, the exact_pd_sync authors
+ *
+ * IDENTIFICATION
+ *		src/oauth.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "credentials.h"
+#include "exact_internal.h"
+#include "http.h"
+#include "tx.h"
+
+/* Earliest refresh: 570 of 600 seconds. */
+#define EARLIEST_PER_MILLE 950
+
+/* The token is not used in the last 5 of its 600 seconds. */
+#define MARGIN_MS 5000
+#define MARGIN_PART 120
+
+/* Between two attempts to get the lock. */
+#define LOCK_POLL_MS 100
+
+/* Back-off of the worker after failures that may pass. */
+#define RETRY_FIRST_MS 5000
+#define RETRY_MAX_MS 300000
+
+/* Attempts to store a pair; between them one second. */
+#define STORE_ATTEMPTS 3
+
+/* What the tables say about the pair in use. */
+typedef struct TokenInfo
+{
+	char	   *state;			/* none, ok, auth_required */
+	int64		age_ms;			/* since it was stored */
+	int64		left_ms;		/* until it ends */
+	int64		generation;
+	bool		instance_ok;
+} TokenInfo;
+
+typedef enum RefreshResult
+{
+	REFRESH_DONE,				/* a new pair is stored */
+	REFRESH_NEWER,				/* somebody else stored one meanwhile */
+	REFRESH_TOO_EARLY,			/* the pair in use is still good */
+	REFRESH_AUTH_REQUIRED,		/* a person must consent again */
+	REFRESH_USED_UP,			/* the token calls of the day */
+	REFRESH_BUSY,				/* somebody else holds the lock */
+	REFRESH_FAILED				/* may pass: network, server */
+} RefreshResult;
+
+/* Generation of the pair that epds_oauth_token() gave last in this process. */
+static int64 used_generation = -1;
+
+/* -------------------------------------------------------------- the state */
+
+/* Read the state inside an open block. */
+static void
+read_info(TokenInfo *info)
+{
+	epds_sql("SELECT t.state,"
+			 " (extract(epoch FROM clock_timestamp() - t.issued_at) * 1000)::bigint,"
+			 " (extract(epoch FROM t.access_expires_at - clock_timestamp()) * 1000)::bigint,"
+			 " t.generation, exact_pd_sync._instance_ok()"
+			 " FROM exact_pd_sync._token_state() AS t", 0, NULL);
+	info->state = epds_sql_value(0, 0);
+	info->age_ms = epds_sql_int(0, 1, 0);
+	info->left_ms = epds_sql_int(0, 2, 0);
+	info->generation = epds_sql_int(0, 3, 0);
+	info->instance_ok = epds_sql_bool(0, 4, false);
+}
+
+static bool
+state_is(const TokenInfo *info, const char *state)
+{
+	return info->state != NULL && strcmp(info->state, state) == 0;
+}
+
+/* May the access token still be used? */
+static bool
+is_fresh(const TokenInfo *info)
+{
+	int64		lifetime = info->age_ms + info->left_ms;
+
+	return info->left_ms > Min(MARGIN_MS, lifetime / MARGIN_PART);
+}
+
+/* May a refresh be asked for? */
+static bool
+is_due(const TokenInfo *info)
+{
+	int64		lifetime = info->age_ms + info->left_ms;
+
+	return info->age_ms * 1000 >= lifetime * EARLIEST_PER_MILLE;
+}
+
+static void
+throw_auth_required(const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg("Exact Online needs the consent of a person again"),
+			 detail ? errdetail("%s", detail) : 0,
+			 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…') with the address the browser was sent back to.")));
+}
+
+/* Throw unless tokens may be used at all. */
+static void
+check_usable(const TokenInfo *info)
+{
+	if (!info->instance_ok)
+		epds_throw_not_this_instance();
+	if (state_is(info, "none"))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("Exact Online is not connected yet"),
+				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…').")));
+	if (!state_is(info, "ok"))
+		throw_auth_required(NULL);
+}
+
+void
+epds_throw_not_this_instance(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("this database is a copy, restored or promoted"),
+			 errdetail("Nothing goes out until a person has said that this is the one that should: two databases with the same tokens and links would undo each other's work."),
+			 errhint("When the original no longer runs: SELECT exact_pd_sync.confirm_instance();")));
+}
+
+/* ------------------------------------------------------------- rotation */
+
+/* Store a pair, on disk before this returns. */
+static void
+store_pair_once(const EpdsTokenAnswer *token, const char *how)
+{
+	const char *args[] = {psprintf("%d", token->expires_in), how};
+
+	epds_tx_begin();
+	epds_credential_set("exact_access_token", token->access);
+	if (token->refresh != NULL)
+		epds_credential_set("exact_refresh_token", token->refresh);
+	epds_sql("SELECT exact_pd_sync._token_stored($1::integer, $2)", 2, args);
+	epds_tx_commit_durable();
+}
+
+/*
+ * One attempt that does not throw: false when it failed, with a WARNING.
+ * Interrupts stay held, although an ERROR gives up the hold.
+ */
+static bool
+try_store_pair(const EpdsTokenAnswer *token, const char *how)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	volatile bool stored = false;
+
+	PG_TRY();
+	{
+		store_pair_once(token, how);
+		stored = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		InterruptHoldoffCount = 1;
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		epds_tx_abort();
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not store the new tokens of Exact Online: %s",
+						error->message),
+				 errdetail("It is tried again; the old tokens are spent.")));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return stored;
+}
+
+/*
+ * Store a pair durably, not giving up at the first failure: the spent token is
+ * worth nothing any more, and what failed (a full disk, a lock) may pass.
+ * Throws when the last attempt fails.
+ */
+void
+epds_store_token_pair(const EpdsTokenAnswer *token, const char *how)
+{
+	for (int attempt = 1; attempt < STORE_ATTEMPTS; attempt++)
+	{
+		if (try_store_pair(token, how))
+			return;
+		epds_http_sleep(1000, PG_WAIT_EXTENSION);
+	}
+	store_pair_once(token, how);
+}
+
+/* Note a refusal; state "ok" for one that may pass. */
+static void
+note_failure(const char *state, const char *text)
+{
+	const char *args[] = {state, text};
+
+	epds_tx_begin();
+	epds_sql("SELECT exact_pd_sync._token_failed($1, $2)", 2, args);
+	epds_tx_commit();
+}
+
+/*
+ * The service says that the pair in use is younger than we think (a clock was
+ * moved).  Place the pair just before its time, so that neither this process
+ * nor the next poll asks again at once: each such question counts as an error.
+ */
+static void
+note_too_early(void)
+{
+	epds_tx_begin();
+	epds_sql("UPDATE exact_pd_sync.exact_consent AS c"
+			 " SET issued_at = clock_timestamp() - 0.9 * (c.access_expires_at - c.issued_at),"
+			 "     access_expires_at = clock_timestamp() + 0.1 * (c.access_expires_at - c.issued_at)"
+			 " WHERE c.state = 'ok'", 0, NULL);
+	epds_tx_commit();
+}
+
+/*
+ * Ask once with the refresh token in store.  The lock is held.  *sent is the
+ * refresh token that was sent; *text says for people what went wrong.
+ */
+static RefreshResult
+refresh_once(int64 known_generation, char **sent, char **text)
+{
+	TokenInfo	info;
+	EpdsTokenAnswer token;
+	StringInfoData form;
+	char	   *refresh;
+	char	   *secret;
+	char	   *base_url;
+	char	   *client_id;
+
+	epds_tx_begin();
+	read_info(&info);
+	refresh = epds_credential_get("exact_refresh_token");
+	secret = epds_credential_get("exact_client_secret");
+	epds_sql("SELECT client_id, redirect_uri, base_url FROM exact_pd_sync._exact_app()",
+			 0, NULL);
+	client_id = epds_sql_value(0, 0);
+	base_url = epds_sql_value(0, 2);
+	if (info.generation != known_generation)
+	{
+		epds_tx_commit();
+		return REFRESH_NEWER;
+	}
+	check_usable(&info);
+	if (refresh == NULL || secret == NULL || client_id == NULL)
+	{
+		epds_tx_commit();
+		*text = pstrdup("the refresh token or the client secret is not in store");
+		return REFRESH_AUTH_REQUIRED;
+	}
+	epds_check_base_url(base_url);
+	epds_sql("SELECT exact_pd_sync._token_reserve()", 0, NULL);
+	if (!epds_sql_bool(0, 0, false))
+	{
+		epds_tx_commit();
+		return REFRESH_USED_UP;
+	}
+	epds_tx_commit();
+	*sent = refresh;
+
+	initStringInfo(&form);
+	epds_append_form(&form, "grant_type", "refresh_token");
+	epds_append_form(&form, "client_id", client_id);
+	epds_append_form(&form, "client_secret", secret);
+	epds_append_form(&form, "refresh_token", refresh);
+
+	HOLD_INTERRUPTS();
+	epds_ask_for_token(base_url, form.data, &token);
+	if (token.access != NULL)
+		epds_store_token_pair(&token, "refresh");
+	RESUME_INTERRUPTS();
+
+	*text = token.text;
+	if (token.access != NULL)
+		return REFRESH_DONE;
+	if (token.too_early)
+	{
+		note_too_early();
+		return REFRESH_TOO_EARLY;
+	}
+	if (strcmp(token.error, "unauthorized_client") == 0 ||
+		strcmp(token.error, "invalid_grant") == 0 ||
+		strcmp(token.error, "invalid_client") == 0)
+		return REFRESH_AUTH_REQUIRED;
+	return REFRESH_FAILED;
+}
+
+/*
+ * Refresh under the lock.  A refused token is tried again when the store holds
+ * another one by now (a person consented meanwhile); a lost answer is tried
+ * again once, because some sites let the old token live a little longer.
+ */
+static RefreshResult
+refresh_locked(int64 known_generation, char **text)
+{
+	RefreshResult result;
+	char	   *sent = NULL;
+
+	result = refresh_once(known_generation, &sent, text);
+	if (result == REFRESH_AUTH_REQUIRED && sent != NULL)
+	{
+		TokenInfo	info;
+		char	   *stored;
+
+		epds_tx_begin();
+		read_info(&info);
+		stored = epds_credential_get("exact_refresh_token");
+		epds_tx_commit();
+		if (stored != NULL && strcmp(stored, sent) != 0)
+			return (info.generation != known_generation) ? REFRESH_NEWER :
+				refresh_once(known_generation, &sent, text);
+	}
+	else if (result == REFRESH_FAILED)
+	{
+		epds_pause(1000);
+		result = refresh_once(known_generation, &sent, text);
+	}
+
+	if (result == REFRESH_AUTH_REQUIRED)
+		note_failure("auth_required", *text);
+	else if (result == REFRESH_FAILED)
+		note_failure("ok", *text);
+	return result;
+}
+
+/*
+ * Refresh the pair of known_generation.  With wait, stand in line for the
+ * lock; then REFRESH_NEWER is what usually comes of it.  Outside a block only;
+ * throws on trouble of ours, on interrupts, and when no token may be used.
+ */
+static RefreshResult
+refresh_pair(int64 known_generation, bool wait, char **text)
+{
+	volatile RefreshResult result = REFRESH_FAILED;
+	int64		waited_ms = 0;
+
+	*text = NULL;
+	while (!epds_lock_try(EPDS_LOCK_REFRESHER, 0))
+	{
+		TokenInfo	info;
+
+		if (!wait || waited_ms >= EPDS_REFRESHER_PATIENCE_MS)
+			return REFRESH_BUSY;
+		epds_pause(LOCK_POLL_MS);
+		waited_ms += LOCK_POLL_MS;
+		epds_tx_begin();
+		read_info(&info);
+		epds_tx_commit();
+		if (info.generation != known_generation)
+			return REFRESH_NEWER;
+	}
+
+	PG_TRY();
+	{
+		result = refresh_locked(known_generation, text);
+	}
+	PG_FINALLY();
+	{
+		epds_lock_release(EPDS_LOCK_REFRESHER, 0);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* ------------------------------------------------------------ interfaces */
+
+/*
+ * A valid access token, palloc'd.  rejected: the service refused the one given
+ * last.  See exact.h.
+ */
+char *
+epds_oauth_token(bool rejected)
+{
+	/* each turn but the last either returns, throws or makes a new pair */
+	for (int turn = 0; turn < 4; turn++)
+	{
+		TokenInfo	info;
+		char	   *access;
+		char	   *text;
+
+		epds_tx_begin();
+		read_info(&info);
+		check_usable(&info);
+		access = epds_credential_get("exact_access_token");
+		epds_tx_commit();
+
+		if (info.generation != used_generation)
+			rejected = false;
+		if (!rejected && access != NULL && is_fresh(&info))
+		{
+			used_generation = info.generation;
+			return access;
+		}
+		if (rejected && !is_due(&info))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+					 errmsg("Exact Online rejected the access token before its time"),
+					 errdetail("It was given %lld seconds ago; a new one may be asked for after %lld seconds.",
+							   (long long) (info.age_ms / 1000),
+							   (long long) ((info.age_ms + info.left_ms) *
+											EARLIEST_PER_MILLE / 1000000)),
+					 errhint("Another program may use the same app registration, or the consent was withdrawn. The next run tries again.")));
+
+		switch (refresh_pair(info.generation, true, &text))
+		{
+			case REFRESH_DONE:
+			case REFRESH_NEWER:
+				rejected = false;
+				break;
+			case REFRESH_TOO_EARLY:
+				if (rejected)
+					ereport(ERROR,
+							(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+							 errmsg("Exact Online rejected the access token and gives no new one yet"),
+							 errdetail_internal("%s", text),
+							 errhint("The next run tries again.")));
+				break;
+			case REFRESH_AUTH_REQUIRED:
+				throw_auth_required(text);
+				break;
+			case REFRESH_USED_UP:
+				ereport(ERROR,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("the 200 token calls that Exact Online allows in a day are used up"),
+						 errhint("The count starts anew at 00:00 UTC. Another program with the same app registration draws on it too.")));
+				break;
+			case REFRESH_BUSY:
+				ereport(ERROR,
+						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						 errmsg("another session has been refreshing the tokens of Exact Online for %d seconds",
+								EPDS_REFRESHER_PATIENCE_MS / 1000)));
+				break;
+			case REFRESH_FAILED:
+				ereport(ERROR,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("could not refresh the tokens of Exact Online: %s",
+								text)));
+				break;
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg("Exact Online gives no access token that lasts"),
+			 errdetail("Several new tokens were past their time as soon as they were stored."),
+			 errhint("Check the clock of this server.")));
+	return NULL;				/* not reached */
+}
+
+/* The access token in store if it may still be used, else NULL. */
+char *
+epds_oauth_token_at_hand(void)
+{
+	bool		own_block = !epds_tx_is_open();
+	TokenInfo	info;
+	char	   *access = NULL;
+
+	if (own_block)
+		epds_tx_begin();
+	read_info(&info);
+	if (info.instance_ok && state_is(&info, "ok") && is_fresh(&info))
+		access = epds_credential_get("exact_access_token");
+	if (own_block)
+		epds_tx_commit();
+	return access;
+}
+
+/*
+ * Intake worker: refresh when due.  What may pass is logged once and tried
+ * again with growing pauses; nothing is thrown for it.
+ */
+void
+epds_oauth_keep_alive(void)
+{
+	static TimestampTz next_try = 0;
+	static int	pause_ms = 0;
+	TokenInfo	info;
+	RefreshResult result;
+	char	   *text;
+
+	if (next_try > GetCurrentTimestamp())
+		return;
+	epds_tx_begin();
+	read_info(&info);
+	epds_tx_commit();
+	if (!info.instance_ok || !state_is(&info, "ok") || !is_due(&info))
+		return;
+
+	result = refresh_pair(info.generation, false, &text);
+	if (result == REFRESH_DONE || result == REFRESH_NEWER)
+	{
+		if (pause_ms > 0)
+			ereport(LOG,
+					(errmsg("the tokens of Exact Online are refreshed again")));
+		pause_ms = 0;
+		return;
+	}
+	if (result == REFRESH_AUTH_REQUIRED)
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("Exact Online needs the consent of a person again: %s",
+						text),
+				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…').")));
+	else if (result != REFRESH_BUSY && result != REFRESH_TOO_EARLY && pause_ms == 0)
+		ereport(LOG,
+				(errmsg("could not refresh the tokens of Exact Online: %s",
+						result == REFRESH_USED_UP ?
+						"the 200 token calls of the day are used up" : text),
+				 errdetail("It is tried again; this is not logged each time.")));
+
+	if (result == REFRESH_FAILED || result == REFRESH_USED_UP)
+	{
+		pause_ms = (pause_ms == 0) ? RETRY_FIRST_MS :
+			Min(2 * pause_ms, RETRY_MAX_MS);
+		next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause_ms);
+	}
+}

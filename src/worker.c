@@ -1,0 +1,535 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The life of a worker, and the ways to wake, stop and find one.
+ *
+ * A worker is started by the launcher for one database and one kind of work:
+ *
+ *		attach -> connect -> get the kind's lock -> extension there?
+ *			no:  sleep until woken or the poll interval is over, look again
+ *			yes: epds_delivery_main() or epds_intake_main()
+ *		... until it is asked to leave (stop_worker(), DROP DATABASE, no longer
+ *		listed), which is looked at once per turn.
+ *
+ * An ERROR that reaches this file ends the process with exit code 1; the
+ * launcher starts another one.  Being woken is a hint: the poll interval is
+ * the guarantee.
+ *
+ * Copyright (c) 2026, the exact_pd_sync authors
+ *
+ * IDENTIFICATION
+ *		src/worker.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "tcop/tcopprot.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "settings.h"
+#include "shared.h"
+#include "tx.h"
+
+/*
+ * First half of the advisory lock key of the workers ("EPDS"); the second is
+ * the kind.  One holder per database and kind, whatever else goes wrong.
+ */
+#define WORKER_LOCK_KEY 0x45504453
+
+/* A second worker of a kind waits for the first to go. */
+#define WORKER_LOCK_RETRY_MS 1000
+
+/* While working, the extension is looked for at most this often. */
+#define EXTENSION_CHECK_MS 1000
+
+/* stop_worker() and start_worker() give up after this. */
+#define WORKER_WAIT_MS 5000
+
+static EpdsWorkerOrder my_order;
+static bool am_worker = false;
+static bool asked_to_leave = false;
+static char my_database_name[NAMEDATALEN];
+static uint32 seen_extension_changes = 0;
+static bool extension_seen = false;
+static TimestampTz extension_checked_at = 0;
+
+static uint32 wake_mask = 0;	/* kinds to wake at commit */
+static bool xact_callback_registered = false;
+
+extern PGDLLEXPORT void epds_worker_main(Datum main_arg);
+
+/* See worker.h.  Everything but settings needs preloading. */
+void
+epds_worker_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	epds_shared_init();
+	epds_utility_hook_init();
+	epds_launcher_register();
+}
+
+const char *
+epds_worker_kind_name(EpdsWorkerKind kind)
+{
+	return kind == EPDS_WORKER_DELIVERY ? "delivery" : "intake";
+}
+
+/*
+ * Settings of a role, a database or the server that would disturb our work:
+ * what a user's session may want, a worker must not have.
+ */
+static void
+force_settings(void)
+{
+	static const struct
+	{
+		const char *name;
+		const char *value;
+	}			forced[] = {
+		/* the values that blocks need (tx.c), so that these need not set them */
+		{"search_path", "pg_catalog, pg_temp"},
+		{"extra_float_digits", "1"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"idle_session_timeout", "0"},
+		{EPDS_TRANSACTION_TIMEOUT, "0"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		/* what must not be lost is committed with "on", see tx.h */
+		{"synchronous_commit", "local"},
+		{"session_replication_role", "origin"},
+		{"row_security", "on"},
+		{"TimeZone", "UTC"},
+		{"DateStyle", "ISO, YMD"},
+		{"IntervalStyle", "postgres"},
+		{"bytea_output", "hex"},
+		{"standard_conforming_strings", "on"},
+		/* many short statements: compiling them costs more than it gives */
+		{"jit", "off"},
+	};
+
+	for (size_t i = 0; i < lengthof(forced); i++)
+		SetConfigOption(forced[i].name, forced[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* What launcher and workers do alike once connected. */
+void
+epds_worker_basics(const char *name)
+{
+	pgstat_report_appname(name);
+	force_settings();
+}
+
+/* Runs in every way a worker can end; touches our shared memory only. */
+static void
+worker_exit(int code, Datum arg)
+{
+	EpdsDatabase *slot = &epds_shared->database[my_order.slot];
+	EpdsWorkerState *worker = &slot->worker[my_order.kind];
+
+	epds_shared_lock(LW_EXCLUSIVE);
+	if (slot->oid == my_order.database && worker->pid == MyProcPid)
+	{
+		worker->pid = 0;
+		worker->left_cleanly = asked_to_leave || !epds_shared_may_run(slot);
+	}
+	epds_shared_unlock();
+	epds_launcher_wake();
+}
+
+/* Enter ourselves as the worker of our kind; false when nobody wants us. */
+static bool
+worker_attach(void)
+{
+	EpdsDatabase *slot = &epds_shared->database[my_order.slot];
+	EpdsWorkerState *worker = &slot->worker[my_order.kind];
+	bool		mine,
+				wanted;
+
+	before_shmem_exit(worker_exit, (Datum) 0);
+	epds_shared_lock(LW_EXCLUSIVE);
+	mine = slot->oid == my_order.database && worker->pid == 0 &&
+		worker->generation == my_order.generation;
+	wanted = mine && epds_shared_may_run(slot);
+	if (wanted)
+	{
+		worker->pid = MyProcPid;
+		worker->started_at = GetCurrentTimestamp();
+	}
+	if (mine)
+		worker->left_cleanly = !wanted;
+	epds_shared_unlock();
+	return wanted;
+}
+
+/* Does anybody still want us?  Remembered, for the launcher's judgement. */
+static bool
+worker_wanted(void)
+{
+	EpdsDatabase *slot = &epds_shared->database[my_order.slot];
+
+	epds_shared_lock(LW_SHARED);
+	asked_to_leave = slot->oid != my_order.database || !epds_shared_may_run(slot);
+	epds_shared_unlock();
+	return !asked_to_leave;
+}
+
+static void
+worker_error_context(void *arg)
+{
+	errcontext("exact_pd_sync %s worker of database \"%s\"",
+			   epds_worker_kind_name(my_order.kind), my_database_name);
+}
+
+/* One look at the catalog, in a transaction of its own. */
+static bool
+extension_exists_now(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	bool		exists;
+
+	StartTransactionCommand();
+	exists = OidIsValid(get_extension_oid("exact_pd_sync", true));
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return exists;
+}
+
+/*
+ * Is the extension there?  The catalog is asked when somebody created, changed
+ * or dropped it, or when the last answer is old (it can also go with its
+ * schema or its owner).
+ */
+static bool
+extension_present(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	uint32		changes;
+
+	epds_shared_lock(LW_SHARED);
+	changes = epds_shared->database[my_order.slot].extension_changes;
+	epds_shared_unlock();
+	if (extension_seen && changes == seen_extension_changes &&
+		!TimestampDifferenceExceeds(extension_checked_at, now, EXTENSION_CHECK_MS))
+		return true;
+	seen_extension_changes = changes;
+	extension_checked_at = now;
+	extension_seen = extension_exists_now();
+	return extension_seen;
+}
+
+/* Sleep on the latch; interrupts and a reload are served by the next turn. */
+static void
+worker_nap(long timeout_ms)
+{
+	(void) WaitLatch(MyLatch,
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, epds_wait_event("ExactPdSyncIdle"));
+	ResetLatch(MyLatch);
+}
+
+static void
+serve_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/* See worker.h. */
+bool
+epds_worker_turn(void)
+{
+	Assert(am_worker && !IsTransactionState());
+	serve_interrupts();
+	pgstat_report_stat(false);
+	return worker_wanted() && extension_present();
+}
+
+/* See worker.h. */
+void
+epds_worker_report(const char *activity)
+{
+	if (activity != NULL)
+	{
+		pgstat_report_activity(STATE_RUNNING, activity);
+		return;
+	}
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, "waiting for work");
+}
+
+/*
+ * Take the lock of our kind for the life of this process.  Somebody else can
+ * only hold it while he is on his way out.  False when asked to leave.
+ */
+static bool
+worker_take_lock(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, WORKER_LOCK_KEY, (uint32) my_order.kind, 2);
+	for (;;)
+	{
+		LockAcquireResult result;
+
+		StartTransactionCommand();
+		result = LockAcquire(&tag, ExclusiveLock, true, true);
+		CommitTransactionCommand();
+		if (result != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+		pgstat_report_activity(STATE_IDLE, "waiting for another worker of this kind to leave");
+		worker_nap(WORKER_LOCK_RETRY_MS);
+		serve_interrupts();
+		if (!worker_wanted())
+			return false;
+	}
+}
+
+/* Wait for the extension to be created.  False when asked to leave. */
+static bool
+await_extension(void)
+{
+	for (;;)
+	{
+		serve_interrupts();
+		if (!worker_wanted())
+			return false;
+		if (extension_present())
+			return true;
+		pgstat_report_stat(true);
+		pgstat_report_activity(STATE_IDLE, "waiting for CREATE EXTENSION exact_pd_sync");
+		worker_nap(epds_guc_poll_interval);
+	}
+}
+
+/*
+ * Main function of both kinds of worker; the order lies in bgw_extra.
+ */
+void
+epds_worker_main(Datum main_arg)
+{
+	ErrorContextCallback context;
+	char		name[NAMEDATALEN + 32];
+
+	memcpy(&my_order, MyBgworkerEntry->bgw_extra, sizeof(my_order));
+	am_worker = true;
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	if (!worker_attach())
+		proc_exit(0);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(my_order.database, my_order.role, 0);
+
+	/* the name as it is now, for logs; a rename makes us leave */
+	StartTransactionCommand();
+	strlcpy(my_database_name, get_database_name(MyDatabaseId), NAMEDATALEN);
+	CommitTransactionCommand();
+	snprintf(name, sizeof(name), "exact_pd_sync %s %s",
+			 epds_worker_kind_name(my_order.kind), my_database_name);
+	epds_worker_basics(name);
+	context.callback = worker_error_context;
+	context.arg = NULL;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+
+	epds_tx_in_worker();
+	if (worker_take_lock())
+	{
+		while (await_extension())
+		{
+			if (my_order.kind == EPDS_WORKER_DELIVERY)
+				epds_delivery_main();
+			else
+				epds_intake_main();
+			extension_checked_at = 0;
+		}
+	}
+	proc_exit(0);
+}
+
+/* See worker.h. */
+int
+epds_worker_pid(EpdsWorkerKind kind)
+{
+	EpdsDatabase *slot;
+	int			pid = 0;
+
+	if (epds_shared == NULL)
+		return 0;
+	epds_shared_lock(LW_SHARED);
+	slot = epds_shared_find(MyDatabaseId);
+	if (slot != NULL)
+		pid = slot->worker[kind].pid;
+	epds_shared_unlock();
+	return epds_process_lives(pid) ? pid : 0;
+}
+
+/* See worker.h. */
+void
+epds_worker_wake(EpdsWorkerKind kind)
+{
+	epds_process_wake(epds_worker_pid(kind));
+}
+
+static void
+wake_xact_callback(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		event != XACT_EVENT_PREPARE)
+		return;
+	for (int kind = 0; event == XACT_EVENT_COMMIT && kind < EPDS_WORKER_KINDS; kind++)
+	{
+		if (wake_mask & (1 << kind))
+			epds_worker_wake(kind);
+	}
+	wake_mask = 0;
+}
+
+/* See worker.h.  Cheap enough for a trigger: one bit, one latch per commit. */
+void
+epds_worker_wake_at_commit(EpdsWorkerKind kind)
+{
+	if (epds_shared == NULL)
+		return;
+	if (!xact_callback_registered)
+	{
+		RegisterXactCallback(wake_xact_callback, NULL);
+		xact_callback_registered = true;
+	}
+	wake_mask |= 1 << kind;
+}
+
+/* A kind by its name; ERROR 22023 for any other. */
+static EpdsWorkerKind
+kind_by_name(const char *name)
+{
+	for (int kind = 0; kind < EPDS_WORKER_KINDS; kind++)
+	{
+		if (strcmp(name, epds_worker_kind_name(kind)) == 0)
+			return kind;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown kind of worker \"%s\"", name),
+			 errhint("Kinds are \"delivery\" and \"intake\".")));
+}
+
+/* wake_worker(kind text) returns void: at commit of this transaction. */
+PG_FUNCTION_INFO_V1(epds_wake_worker);
+Datum
+epds_wake_worker(PG_FUNCTION_ARGS)
+{
+	EpdsWorkerKind kind = kind_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	/* the install script wakes us too: let the worker look for the extension */
+	if (creating_extension)
+		epds_note_extension_change();
+	epds_worker_wake_at_commit(kind);
+	PG_RETURN_VOID();
+}
+
+/* worker_pid(kind text) returns integer, NULL when none runs. */
+PG_FUNCTION_INFO_V1(epds_worker_pid_sql);
+Datum
+epds_worker_pid_sql(PG_FUNCTION_ARGS)
+{
+	int			pid = epds_worker_pid(kind_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+
+	if (pid == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32(pid);
+}
+
+/* preloaded() returns boolean: can there be workers at all? */
+PG_FUNCTION_INFO_V1(epds_preloaded);
+Datum
+epds_preloaded(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(epds_shared != NULL);
+}
+
+/* Set or clear the stop flag of this database; false when it is not listed. */
+static bool
+set_stopped(bool stopped)
+{
+	EpdsDatabase *slot;
+	bool		wanted = false;
+
+	epds_shared_lock(LW_EXCLUSIVE);
+	slot = epds_shared_make(MyDatabaseId);
+	if (slot != NULL)
+	{
+		slot->stopped = stopped;
+		if (!stopped)
+			slot->start_requests++;
+		wanted = slot->wanted;
+	}
+	epds_shared_unlock();
+	return wanted;
+}
+
+/* stop_worker() returns boolean: true when no worker of this database is left. */
+PG_FUNCTION_INFO_V1(epds_stop_worker);
+Datum
+epds_stop_worker(PG_FUNCTION_ARGS)
+{
+	if (epds_shared == NULL)
+		PG_RETURN_BOOL(true);
+	(void) set_stopped(true);
+	PG_RETURN_BOOL(epds_wait_for_workers(MyDatabaseId, false, WORKER_WAIT_MS));
+}
+
+/*
+ * start_worker() returns boolean: true when all workers of this database run.
+ * Tells what has to be set when they cannot.
+ */
+PG_FUNCTION_INFO_V1(epds_start_worker);
+Datum
+epds_start_worker(PG_FUNCTION_ARGS)
+{
+	bool		wanted;
+
+	if (epds_shared == NULL)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no worker can run, because exact_pd_sync is not preloaded"),
+				 errhint("Add exact_pd_sync to shared_preload_libraries and restart the server.")));
+		PG_RETURN_BOOL(false);
+	}
+	wanted = set_stopped(false);
+	epds_launcher_wake();
+	if (!wanted)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no worker runs for this database, because exact_pd_sync.databases does not name it"),
+				 errhint("Add it with ALTER SYSTEM SET exact_pd_sync.databases = ..., and reload.")));
+		PG_RETURN_BOOL(false);
+	}
+	PG_RETURN_BOOL(epds_wait_for_workers(MyDatabaseId, true, WORKER_WAIT_MS));
+}
