@@ -190,7 +190,7 @@ BEGIN
         END IF;
         SELECT '$select=' || fields INTO v_fields FROM feed_definitions WHERE feed = 'bulk_orders';
         RETURN v_base || _odata_query(format('$filter=OrderDate ge datetime''%s''', to_char(v_since, 'YYYY-MM-DD'))
-                || coalesce(format(' and OrderDate lt datetime''%s''', to_char(v_until, 'YYYY-MM-DD')), '')
+                || CASE WHEN v_until IS NOT NULL THEN format(' and OrderDate lt datetime''%s''', to_char(v_until, 'YYYY-MM-DD')) ELSE '' END
                 || '&$expand=SalesOrderLines&' || v_fields);
 
     WHEN 'keys' THEN
@@ -246,6 +246,15 @@ BEGIN
          WHERE r->>'OrderedBy' IS NOT NULL
            AND NOT EXISTS (SELECT FROM exact_accounts a WHERE a.division = p_division AND a.id = (r->>'OrderedBy')::uuid)
         ON CONFLICT DO NOTHING;
+        -- Salespeople appear by themselves; the ones known to Pipedrive are matched at once.
+        INSERT INTO owner_map (exact_id, name, matched_by)
+        SELECT (r->>'Salesperson')::uuid, max(r->>'SalespersonFullName'), 'feed' FROM jsonb_array_elements(p_rows) r
+         WHERE r->>'Salesperson' IS NOT NULL AND NOT EXISTS (SELECT FROM owner_map m WHERE m.exact_id = (r->>'Salesperson')::uuid)
+         GROUP BY 1
+        ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            PERFORM _match_salespeople();
+        END IF;
         IF p_feed LIKE 'bulk%' THEN
             SELECT jsonb_agg(l.line) INTO v_lines
               FROM jsonb_array_elements(p_rows) r,
@@ -298,6 +307,9 @@ BEGIN
            AND EXISTS (SELECT FROM jsonb_array_elements(p_rows) r WHERE (r->>'ID')::uuid = e.id)
         ON CONFLICT (exact_id) DO UPDATE SET email = coalesce(owner_map.email, excluded.email), name = coalesce(owner_map.name, excluded.name)
          WHERE owner_map.email IS NULL AND excluded.email IS NOT NULL;
+        IF FOUND THEN
+            PERFORM _match_salespeople();
+        END IF;
     WHEN 'deleted' THEN
         INSERT INTO exact_deleted AS t (division, id, entity_key, entity_type, deleted_date, timestamp)
         SELECT DISTINCT ON (r."ID") p_division, r."ID", r."EntityKey", r."EntityType", exact_wall_clock(r."DeletedDate"), r."Timestamp"

@@ -319,8 +319,10 @@ CREATE FUNCTION _signal_groups() RETURNS trigger
     LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
 BEGIN
-    IF TG_OP = 'UPDATE' AND NOT EXISTS (SELECT FROM new_rows n JOIN old_rows o USING (division, id) WHERE n.changed_at IS DISTINCT FROM o.changed_at) THEN
-        RETURN NULL;
+    IF TG_OP = 'UPDATE' THEN
+        IF NOT EXISTS (SELECT FROM new_rows n JOIN old_rows o USING (division, id) WHERE n.changed_at IS DISTINCT FROM o.changed_at) THEN
+            RETURN NULL;
+        END IF;
     END IF;
     INSERT INTO job_signals (kind, division, exact_id, reason) VALUES ('groups', 0, '00000000-0000-0000-0000-000000000000', TG_TABLE_NAME);
     IF TG_OP = 'UPDATE' THEN
@@ -348,4 +350,30 @@ END
 $$;
 COMMENT ON FUNCTION _signal_all() IS 'A rule or mapping changed: one signal for everything it concerns.';
 CREATE TRIGGER signal_all AFTER INSERT OR UPDATE OR DELETE ON status_rules FOR EACH STATEMENT EXECUTE FUNCTION _signal_all('all_deals');
-CREATE TRIGGER signal_all AFTER INSERT OR UPDATE OR DELETE ON owner_map FOR EACH STATEMENT EXECUTE FUNCTION _signal_all('all_deals');
+
+CREATE FUNCTION _signal_owner() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO job_signals (kind, division, exact_id, reason)
+        SELECT 'deal', o.division, o.id, TG_TABLE_NAME
+          FROM new_rows n JOIN exact_sales_orders o ON o.salesperson = n.exact_id WHERE n.pipedrive_user_id IS NOT NULL;
+    ELSIF TG_OP = 'UPDATE' THEN
+        INSERT INTO job_signals (kind, division, exact_id, reason)
+        SELECT 'deal', o.division, o.id, TG_TABLE_NAME
+          FROM new_rows n JOIN old_rows p USING (exact_id) JOIN exact_sales_orders o ON o.salesperson = n.exact_id
+         WHERE n.pipedrive_user_id IS DISTINCT FROM p.pipedrive_user_id;
+    ELSE
+        INSERT INTO job_signals (kind, division, exact_id, reason)
+        SELECT 'deal', o.division, o.id, TG_TABLE_NAME
+          FROM old_rows p JOIN exact_sales_orders o ON o.salesperson = p.exact_id WHERE p.pipedrive_user_id IS NOT NULL;
+    END IF;
+    IF FOUND THEN PERFORM wake_worker('delivery'); END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _signal_owner() IS 'A salesperson was mapped otherwise: the deals of their orders are to be looked at.';
+CREATE TRIGGER signal_insert AFTER INSERT ON owner_map REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION _signal_owner();
+CREATE TRIGGER signal_update AFTER UPDATE ON owner_map REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION _signal_owner();
+CREATE TRIGGER signal_delete AFTER DELETE ON owner_map REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION _signal_owner();

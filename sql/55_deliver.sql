@@ -176,9 +176,9 @@ CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lan
     ON CONFLICT (kind, division, exact_id) DO UPDATE
        SET lane = least(j.lane, excluded.lane),
            priority = CASE WHEN excluded.lane < j.lane THEN excluded.priority WHEN excluded.lane = j.lane THEN least(j.priority, excluded.priority) ELSE j.priority END,
-           dirty = j.dirty OR j.state IN ('sending', 'unknown') OR j.next_attempt_at = 'infinity',
+           dirty = j.dirty OR j.state IN ('sending', 'unknown') OR coalesce(j.next_attempt_at = 'infinity', false),
            -- New content is a new chance; what waits for a limit or after a failure keeps waiting.
-           state = CASE WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND j.class = 'sums' THEN 'ready' ELSE j.state END,
+           state = CASE WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
            attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
            updated_at = clock_timestamp()
     $$;

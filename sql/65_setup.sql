@@ -94,7 +94,7 @@ BEGIN
     END IF;
     IF v_pipeline IS NULL THEN
         step := 'make_pipeline'; method := 'POST'; path := '/api/v2/pipelines'; tokens := 5; body := jsonb_build_object('name', setting('pipeline'))::text;
-        note := format('pipeline "%s" is made', setting('pipeline')); RETURN NEXT; RETURN;
+        RETURN NEXT; RETURN;
     END IF;
     IF NOT _setup_done(p_run, 'stages') THEN
         SELECT s.cursor INTO v_cursor FROM setup_steps s WHERE s.run_id = p_run AND s.step = 'stages';
@@ -104,7 +104,7 @@ BEGIN
     SELECT * INTO v_stage FROM pipedrive_stages s WHERE s.stage_id IS NULL ORDER BY s.order_nr LIMIT 1;
     IF FOUND THEN
         step := 'make_stage:' || v_stage.name; method := 'POST'; path := '/api/v2/stages'; tokens := 5;
-        body := jsonb_build_object('name', v_stage.name, 'pipeline_id', v_pipeline)::text; note := format('stage "%s" is made', v_stage.name); RETURN NEXT; RETURN;
+        body := jsonb_build_object('name', v_stage.name, 'pipeline_id', v_pipeline)::text; RETURN NEXT; RETURN;
     END IF;
     FOREACH v_entity IN ARRAY ARRAY['deal', 'organization', 'product'] LOOP
         IF NOT _setup_done(p_run, v_entity || '_fields') THEN
@@ -120,7 +120,7 @@ BEGIN
                      || CASE WHEN v_field.field_type = 'enum' THEN jsonb_build_object('options', coalesce(
                             (SELECT jsonb_agg(jsonb_build_object('label', g.label) ORDER BY g.label) FROM (SELECT DISTINCT left(description, 255) AS label FROM exact_item_groups WHERE description <> '' AND deleted_at IS NULL) g),
                             jsonb_build_array(jsonb_build_object('label', 'Overig')))) ELSE '{}' END)::text;
-            note := format('field "%s" of %s is made', v_field.name, v_entity); RETURN NEXT; RETURN;
+            RETURN NEXT; RETURN;
         END IF;
     END LOOP;
 END
@@ -193,6 +193,11 @@ BEGIN
         UPDATE pipedrive_users SET is_me = false WHERE is_me AND user_id <> (v_data->>'id')::bigint;
         v_said := format('connected to %s as %s', coalesce(v_data->>'company_name', v_data->>'company_domain', 'Pipedrive'), v_data->>'name');
     ELSIF p_step = 'users' THEN
+        -- Somebody became active or inactive: who owns what may differ.
+        INSERT INTO job_signals (kind, reason)
+        SELECT 'all_deals', 'users changed' WHERE EXISTS (
+            SELECT FROM jsonb_array_elements(v_data) r JOIN pipedrive_users u ON u.user_id = (r->>'id')::bigint
+             WHERE u.active IS DISTINCT FROM (coalesce((r->>'active_flag')::boolean, false) AND NOT coalesce((r->>'is_deleted')::boolean, false)));
         INSERT INTO pipedrive_users AS u (user_id, name, email, active)
         SELECT (r->>'id')::bigint, r->>'name', r->>'email', coalesce((r->>'active_flag')::boolean, false) AND NOT coalesce((r->>'is_deleted')::boolean, false)
           FROM jsonb_array_elements(v_data) r
@@ -256,9 +261,6 @@ CREATE FUNCTION _match_salespeople() RETURNS text
 DECLARE
     v_matched integer;
 BEGIN
-    INSERT INTO owner_map (exact_id, name, matched_by)
-    SELECT o.salesperson, max(o.salesperson_name), 'feed' FROM exact_sales_orders o WHERE o.salesperson IS NOT NULL GROUP BY o.salesperson
-    ON CONFLICT (exact_id) DO NOTHING;
     -- By e-mail, else by a name that only one user has; what a person mapped stays.
     UPDATE owner_map m SET pipedrive_user_id = x.user_id, matched_by = x.how, changed_at = clock_timestamp()
       FROM (SELECT DISTINCT ON (k.exact_id) k.exact_id, u.user_id, CASE WHEN lower(u.email) = lower(k.email) THEN 'email' ELSE 'name' END AS how

@@ -43,10 +43,6 @@ BEGIN
     IF webhook_secret IS NOT NULL THEN
         PERFORM store_secret('exact_webhook_secret', webhook_secret);
     END IF;
-    IF client_secret NOT LIKE 'file:%' THEN
-        RAISE NOTICE 'a secret given as a value can be read in pg_stat_activity and in logs while the statement runs'
-            USING HINT = 'Put it into a file in exact_pd_sync.secrets_directory and give file:NAME.';
-    END IF;
     PERFORM _first_instance();
 END
 $$;
@@ -111,10 +107,6 @@ BEGIN
     PERFORM configure('pipedrive_base_url', rtrim(base_url, '/'));
     PERFORM store_secret('pipedrive_api_token', api_token);
     UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive';
-    IF api_token NOT LIKE 'file:%' THEN
-        RAISE NOTICE 'a secret given as a value can be read in pg_stat_activity and in logs while the statement runs'
-            USING HINT = 'Put it into a file in exact_pd_sync.secrets_directory and give file:NAME.';
-    END IF;
     PERFORM _first_instance();
     PERFORM wake_worker('delivery');
 END

@@ -105,7 +105,8 @@ read_private_file(const char *path, size_t max, size_t *len)
 		bool		is_link = (errno == ELOOP);
 
 		ereport(ERROR,
-				(errcode_for_file_access(),
+				(is_link ? errcode(ERRCODE_CONFIG_FILE_ERROR) :
+				 errcode_for_file_access(),
 				 errmsg("could not open file \"%s\": %m", path),
 				 is_link ? errdetail("Symbolic links are not followed.") : 0));
 	}

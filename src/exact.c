@@ -141,48 +141,67 @@ epds_exact_check_write(const char *method, const char *path)
 
 /* --------------------------------------------------------------- the URL */
 
-/*
- * The whole URL of a path or of a continuation that Exact gave.  A
- * continuation must lead to the configured site, or the token would be given
- * away.  Characters that no URL may have raw are encoded; what is encoded
- * already stays as it is.
- */
-static char *
-whole_url(const char *base_url, const char *path_or_url)
+/* Encode what no URL may have raw; what is encoded already stays as it is. */
+char *
+epds_encode_url(const char *url)
 {
 	static const char digits[] = "0123456789ABCDEF";
-	StringInfoData url;
+	StringInfoData out;
 
-	initStringInfo(&url);
-	if (path_or_url[0] == '/')
-	{
-		size_t		len = strlen(base_url);
-
-		while (len > 0 && base_url[len - 1] == '/')
-			len--;
-		appendBinaryStringInfo(&url, base_url, len);
-	}
-	else if (!epds_same_origin(path_or_url, base_url))
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR),
-				 errmsg("Exact Online refers to another site for the next page"),
-				 errdetail("The page is at \"%s\".", epds_one_line(path_or_url, 100)),
-				 errhint("The token is sent to the configured site only. If the company moved to another site, run SELECT exact_pd_sync.set_exact_app(…).")));
-
-	for (const char *p = path_or_url; *p; p++)
+	initStringInfo(&out);
+	for (const char *p = url; *p; p++)
 	{
 		unsigned char c = (unsigned char) *p;
 
 		if (c > ' ' && c < 0x7F && strchr("\"<>\\^`{|}#", c) == NULL)
-			appendStringInfoChar(&url, c);
+			appendStringInfoChar(&out, c);
 		else
 		{
-			appendStringInfoChar(&url, '%');
-			appendStringInfoChar(&url, digits[c >> 4]);
-			appendStringInfoChar(&url, digits[c & 0xF]);
+			appendStringInfoChar(&out, '%');
+			appendStringInfoChar(&out, digits[c >> 4]);
+			appendStringInfoChar(&out, digits[c & 0xF]);
 		}
 	}
-	return url.data;
+	return out.data;
+}
+
+/*
+ * May a page that Exact refers to be asked for?  A path always; a URL when it
+ * leads to the configured site.
+ */
+bool
+epds_stays_on_site(const char *path_or_url, const char *base_url)
+{
+	if (path_or_url[0] == '/' && path_or_url[1] != '/')
+		return true;
+	return base_url != NULL &&
+		epds_same_origin(epds_encode_url(path_or_url), base_url);
+}
+
+/* Throw: a page is elsewhere, and the token would be given away there. */
+void
+epds_throw_other_site(const char *url)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_ERROR),
+			 errmsg("Exact Online refers to another site for the next page"),
+			 errdetail("The page is at \"%s\".", epds_one_line(url, 100)),
+			 errhint("The token is sent to the configured site only. If the company moved to another site, run SELECT exact_pd_sync.set_exact_app(…).")));
+}
+
+/* The whole URL of a path or of a continuation that Exact gave; throws. */
+static char *
+whole_url(const char *base_url, const char *path_or_url)
+{
+	int			len = strlen(base_url);
+
+	if (!epds_stays_on_site(path_or_url, base_url))
+		epds_throw_other_site(path_or_url);
+	if (path_or_url[0] != '/')
+		return epds_encode_url(path_or_url);
+	while (len > 0 && base_url[len - 1] == '/')
+		len--;
+	return psprintf("%.*s%s", len, base_url, epds_encode_url(path_or_url));
 }
 
 /* The path of a path or URL, for the journal. */

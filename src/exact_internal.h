@@ -76,6 +76,9 @@ typedef struct EpdsTokenAnswer
 	char	   *text;			/* for people, when there is no pair */
 	bool		too_early;
 	bool		lost;			/* no answer, or none that can be read */
+	bool		sent;			/* false: the service does not know of the call */
+	int			status;			/* for the journal */
+	int			ms;
 } EpdsTokenAnswer;
 
 /* Append name=value, form-encoded. */
@@ -95,10 +98,17 @@ extern void epds_ask_for_token(const char *base_url, const char *form,
 /* How long a session waits for another one's refresh. */
 #define EPDS_REFRESHER_PATIENCE_MS 60000
 
+/* Book a token call in the journal; needs an open block. */
+extern void epds_log_token_call(const EpdsTokenAnswer *token, const char *how);
+
 /* Store a pair durably; interrupts are held by the caller. */
 extern void epds_store_token_pair(const EpdsTokenAnswer *token, const char *how);
 
-/* -------------------------------------------------- exact.c, for poll.c */
+/* ------------------------------------- exact.c, for poll.c and verify.c */
+
+extern char *epds_encode_url(const char *url);
+extern bool epds_stays_on_site(const char *path_or_url, const char *base_url);
+extern void epds_throw_other_site(const char *url) pg_attribute_noreturn();
 
 typedef enum EpdsExactVerdict
 {

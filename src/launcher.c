@@ -30,11 +30,13 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
-#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -42,11 +44,12 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
-#include "utils/acl.h"
 #include "utils/backend_status.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
@@ -84,6 +87,21 @@ typedef struct ListedDatabase
 	Oid			role;
 } ListedDatabase;
 
+/* What a round knows of the catalogs. */
+typedef struct KnownDatabase
+{
+	Oid			oid;
+	NameData	name;
+	bool		connectable;
+} KnownDatabase;
+
+typedef struct Catalogs
+{
+	int			n;
+	KnownDatabase *databases;
+	Oid			role;			/* to connect as; InvalidOid: bootstrap superuser */
+} Catalogs;
+
 static LaunchState launch_state[EPDS_MAX_DATABASES][EPDS_WORKER_KINDS];
 static MemoryContext round_context = NULL;
 static bool warned_no_slot = false;
@@ -120,52 +138,108 @@ launcher_exit(int code, Datum arg)
 }
 
 /*
+ * Read pg_database.  By a scan: a process without a database may use neither
+ * the indexes of shared catalogs nor the caches that need them, because
+ * building those may have to look into a pg_class it does not have.  The array
+ * lives in cxt.  Needs a transaction.
+ */
+static KnownDatabase *
+read_databases(MemoryContext cxt, int *n)
+{
+	Relation	rel = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(rel, 0, NULL);
+	KnownDatabase *known;
+	HeapTuple	tuple;
+	int			room = 32;
+
+	*n = 0;
+	known = MemoryContextAlloc(cxt, sizeof(KnownDatabase) * room);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (*n == room)
+		{
+			room *= 2;
+			known = repalloc(known, sizeof(KnownDatabase) * room);
+		}
+		known[*n].oid = form->oid;
+		namestrcpy(&known[*n].name, NameStr(form->datname));
+		/* -2 marks one whose DROP was interrupted; it refuses everybody */
+		known[*n].connectable = form->datallowconn && form->datconnlimit >= -1;
+		(*n)++;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return known;
+}
+
+/*
  * The role workers connect as: the one the server's settings name, if it may
  * log in, else the bootstrap superuser (whose rights are laid down for every
- * piece of SQL).  Needs a transaction.
+ * piece of SQL).  By a scan, as above.  Needs a transaction.
  */
 static Oid
 role_to_connect_as(void)
 {
+	Relation	rel;
+	TableScanDesc scan;
 	HeapTuple	tuple;
 	Oid			role = InvalidOid;
 
 	if (epds_guc_role == NULL || *epds_guc_role == '\0')
 		return InvalidOid;
-	tuple = SearchSysCache1(AUTHNAME, CStringGetDatum(epds_guc_role));
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	if (((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin)
-		role = ((Form_pg_authid) GETSTRUCT(tuple))->oid;
-	ReleaseSysCache(tuple);
+	rel = table_open(AuthIdRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_authid form = (Form_pg_authid) GETSTRUCT(tuple);
+
+		if (strcmp(NameStr(form->rolname), epds_guc_role) == 0 && form->rolcanlogin)
+			role = form->oid;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
 	return role;
 }
 
 /*
- * The OID of a database that can be connected to; else InvalidOid and the
- * reason, a constant string.  Needs a transaction.
+ * Take the look at the catalogs that a round goes by.  Opens a transaction of
+ * its own; what it returns lives in the current context.
  */
-static Oid
-database_by_name(const char *name, const char **reason)
+static void
+read_catalogs(Catalogs *catalogs)
 {
-	Oid			oid = get_database_oid(name, true);
-	HeapTuple	tuple = NULL;
-	Form_pg_database form;
+	MemoryContext caller = CurrentMemoryContext;
 
-	*reason = NULL;
-	if (OidIsValid(oid))
-		tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(oid));
-	if (!HeapTupleIsValid(tuple))
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	catalogs->databases = read_databases(caller, &catalogs->n);
+	catalogs->role = role_to_connect_as();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+}
+
+static const KnownDatabase *
+known_by_name(const Catalogs *catalogs, const char *name)
+{
+	for (int i = 0; i < catalogs->n; i++)
 	{
-		*reason = "it does not exist";
-		return InvalidOid;
+		if (strcmp(NameStr(catalogs->databases[i].name), name) == 0)
+			return &catalogs->databases[i];
 	}
-	form = (Form_pg_database) GETSTRUCT(tuple);
-	/* -2 marks a database whose DROP was interrupted; it refuses everybody. */
-	if (!form->datallowconn || form->datconnlimit < -1)
-		*reason = "it does not accept connections";
-	ReleaseSysCache(tuple);
-	return *reason == NULL ? oid : InvalidOid;
+	return NULL;
+}
+
+static bool
+database_exists(const Catalogs *catalogs, Oid oid)
+{
+	for (int i = 0; i < catalogs->n; i++)
+	{
+		if (catalogs->databases[i].oid == oid)
+			return true;
+	}
+	return false;
 }
 
 /* Say what is wrong with the list, but only when that has changed. */
@@ -190,57 +264,42 @@ complain_once(const StringInfo complaint)
  * names live in the current context.
  */
 static int
-read_list(ListedDatabase *listed, bool *missing)
+read_list(const Catalogs *catalogs, ListedDatabase *listed, bool *missing)
 {
 	List	   *names = NIL;
 	ListCell   *lc;
 	StringInfoData complaint;
-	MemoryContext caller = CurrentMemoryContext;
 	int			n = 0;
 
 	initStringInfo(&complaint);
 	/* the check hook has seen the syntax and the length */
 	(void) SplitGUCList(pstrdup(epds_guc_databases ? epds_guc_databases : ""), ',', &names);
 
-	StartTransactionCommand();
 	foreach(lc, names)
 	{
-		const char *reason;
-		Oid			oid = database_by_name(lfirst(lc), &reason);
-		bool		known = false;
+		const char *name = lfirst(lc);
+		const KnownDatabase *database = known_by_name(catalogs, name);
+		bool		twice = false;
 
-		for (int i = 0; i < n; i++)
-			known = known || listed[i].oid == oid;
-		if (!OidIsValid(oid))
-			appendStringInfo(&complaint, "%sDatabase \"%s\": %s.",
-							 complaint.len > 0 ? " " : "", (char *) lfirst(lc), reason);
-		else if (!known && n < EPDS_MAX_DATABASES)
+		if (database == NULL || !database->connectable)
 		{
-			listed[n].name = lfirst(lc);
-			listed[n].oid = oid;
-			listed[n].role = role_to_connect_as();
-			n++;
+			appendStringInfo(&complaint, "%sDatabase \"%s\": it %s.",
+							 complaint.len > 0 ? " " : "", name,
+							 database == NULL ? "does not exist" : "does not accept connections");
+			continue;
 		}
+		for (int i = 0; i < n; i++)
+			twice = twice || listed[i].oid == database->oid;
+		if (twice || n == EPDS_MAX_DATABASES)
+			continue;
+		listed[n].name = name;
+		listed[n].oid = database->oid;
+		listed[n].role = catalogs->role;
+		n++;
 	}
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(caller);
 	*missing = complaint.len > 0;
 	complain_once(&complaint);
 	return n;
-}
-
-/* Does the catalog still know this database?  Opens a transaction of its own. */
-static bool
-database_exists(Oid oid)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	bool		exists;
-
-	StartTransactionCommand();
-	exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(oid));
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(caller);
-	return exists;
 }
 
 /*
@@ -249,7 +308,7 @@ database_exists(Oid oid)
  * back.
  */
 static void
-publish_list(const ListedDatabase *listed, int n)
+publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n)
 {
 	Oid			unlisted[EPDS_MAX_DATABASES];
 	int			to_wake[EPDS_MAX_DATABASES * EPDS_WORKER_KINDS];
@@ -283,7 +342,7 @@ publish_list(const ListedDatabase *listed, int n)
 	{
 		EpdsDatabase *slot;
 
-		if (database_exists(unlisted[i]))
+		if (database_exists(catalogs, unlisted[i]))
 			continue;
 		epds_shared_lock(LW_EXCLUSIVE);
 		slot = epds_shared_find(unlisted[i]);
@@ -465,11 +524,15 @@ static long
 launcher_round(void)
 {
 	ListedDatabase *listed = palloc(sizeof(ListedDatabase) * EPDS_MAX_DATABASES);
+	Catalogs	catalogs;
 	bool		missing;
-	int			n = read_list(listed, &missing);
-	long		sleep_ms = missing ? SLEEP_SOMETHING_MISSING_MS : SLEEP_ALL_WELL_MS;
+	long		sleep_ms;
+	int			n;
 
-	publish_list(listed, n);
+	read_catalogs(&catalogs);
+	n = read_list(&catalogs, listed, &missing);
+	sleep_ms = missing ? SLEEP_SOMETHING_MISSING_MS : SLEEP_ALL_WELL_MS;
+	publish_list(&catalogs, listed, n);
 	for (int i = 0; i < n; i++)
 	{
 		EpdsDatabase *slot;

@@ -59,7 +59,7 @@
 
 /* Back-off of the worker after failures that may pass. */
 #define RETRY_FIRST_MS 5000
-#define RETRY_MAX_MS 300000
+#define RETRY_MAX_MS 900000
 
 /* Attempts to store a pair; between them one second. */
 #define STORE_ATTEMPTS 3
@@ -68,6 +68,7 @@
 typedef struct TokenInfo
 {
 	char	   *state;			/* none, ok, auth_required */
+	char	   *last_error;		/* NULL: none */
 	int64		age_ms;			/* since it was stored */
 	int64		left_ms;		/* until it ends */
 	int64		generation;
@@ -97,13 +98,15 @@ read_info(TokenInfo *info)
 	epds_sql("SELECT t.state,"
 			 " (extract(epoch FROM clock_timestamp() - t.issued_at) * 1000)::bigint,"
 			 " (extract(epoch FROM t.access_expires_at - clock_timestamp()) * 1000)::bigint,"
-			 " t.generation, exact_pd_sync._instance_ok()"
+			 " t.generation, exact_pd_sync._instance_ok(),"
+			 " (SELECT c.last_error FROM exact_pd_sync.exact_consent AS c)"
 			 " FROM exact_pd_sync._token_state() AS t", 0, NULL);
 	info->state = epds_sql_value(0, 0);
 	info->age_ms = epds_sql_int(0, 1, 0);
 	info->left_ms = epds_sql_int(0, 2, 0);
 	info->generation = epds_sql_int(0, 3, 0);
 	info->instance_ok = epds_sql_bool(0, 4, false);
+	info->last_error = epds_sql_value(0, 5);
 }
 
 static bool
@@ -152,7 +155,7 @@ check_usable(const TokenInfo *info)
 				 errmsg("Exact Online is not connected yet"),
 				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…').")));
 	if (!state_is(info, "ok"))
-		throw_auth_required(NULL);
+		throw_auth_required(info->last_error);
 }
 
 void
@@ -167,6 +170,30 @@ epds_throw_not_this_instance(void)
 
 /* ------------------------------------------------------------- rotation */
 
+/*
+ * Book a token call in the journal; a call that never left is not one of the
+ * 200 that Exact allows in a day.
+ */
+void
+epds_log_token_call(const EpdsTokenAnswer *token, const char *how)
+{
+	const char *args[5];
+
+	args[0] = how;
+	args[1] = psprintf("%d", token->status);
+	args[2] = (token->access != NULL) ? "ok" :
+		token->too_early ? "too_early" : token->lost ? "retry" : "refused";
+	args[3] = psprintf("%d", token->ms);
+	args[4] = token->access ? NULL : token->text;
+	epds_sql("INSERT INTO exact_pd_sync.api_calls"
+			 " (side, what, method, path, status, outcome, ms, error)"
+			 " VALUES ('exact', 'token ' || $1, 'POST', '/api/oauth2/token',"
+			 " nullif($2::integer, 0), $3, $4::integer, left($5, 500))", 5, args);
+	if (!token->sent)
+		epds_sql("UPDATE exact_pd_sync.exact_consent"
+				 " SET calls_today = greatest(calls_today - 1, 0)", 0, NULL);
+}
+
 /* Store a pair, on disk before this returns. */
 static void
 store_pair_once(const EpdsTokenAnswer *token, const char *how)
@@ -178,6 +205,7 @@ store_pair_once(const EpdsTokenAnswer *token, const char *how)
 	if (token->refresh != NULL)
 		epds_credential_set("exact_refresh_token", token->refresh);
 	epds_sql("SELECT exact_pd_sync._token_stored($1::integer, $2)", 2, args);
+	epds_log_token_call(token, how);
 	epds_tx_commit_durable();
 }
 
@@ -248,24 +276,24 @@ note_failure(const char *state, const char *text)
  * The service says that the pair in use is younger than we think (a clock was
  * moved).  Place the pair just before its time, so that neither this process
  * nor the next poll asks again at once: each such question counts as an error.
+ * Needs an open block.
  */
 static void
 note_too_early(void)
 {
-	epds_tx_begin();
 	epds_sql("UPDATE exact_pd_sync.exact_consent AS c"
 			 " SET issued_at = clock_timestamp() - 0.9 * (c.access_expires_at - c.issued_at),"
 			 "     access_expires_at = clock_timestamp() + 0.1 * (c.access_expires_at - c.issued_at)"
 			 " WHERE c.state = 'ok'", 0, NULL);
-	epds_tx_commit();
 }
 
 /*
  * Ask once with the refresh token in store.  The lock is held.  *sent is the
- * refresh token that was sent; *text says for people what went wrong.
+ * refresh token that was sent, *lost whether it may have been spent by that
+ * although no pair came back; *text says for people what went wrong.
  */
 static RefreshResult
-refresh_once(int64 known_generation, char **sent, char **text)
+refresh_once(int64 known_generation, char **sent, bool *lost, char **text)
 {
 	TokenInfo	info;
 	EpdsTokenAnswer token;
@@ -317,14 +345,19 @@ refresh_once(int64 known_generation, char **sent, char **text)
 		epds_store_token_pair(&token, "refresh");
 	RESUME_INTERRUPTS();
 
-	*text = token.text;
 	if (token.access != NULL)
 		return REFRESH_DONE;
+
+	*text = token.text;
+	*lost = token.sent && token.lost &&
+		(token.status == 0 || token.status == 200);
+	epds_tx_begin();
+	epds_log_token_call(&token, "refresh");
 	if (token.too_early)
-	{
 		note_too_early();
+	epds_tx_commit();
+	if (token.too_early)
 		return REFRESH_TOO_EARLY;
-	}
 	if (strcmp(token.error, "unauthorized_client") == 0 ||
 		strcmp(token.error, "invalid_grant") == 0 ||
 		strcmp(token.error, "invalid_client") == 0)
@@ -342,8 +375,9 @@ refresh_locked(int64 known_generation, char **text)
 {
 	RefreshResult result;
 	char	   *sent = NULL;
+	bool		lost = false;
 
-	result = refresh_once(known_generation, &sent, text);
+	result = refresh_once(known_generation, &sent, &lost, text);
 	if (result == REFRESH_AUTH_REQUIRED && sent != NULL)
 	{
 		TokenInfo	info;
@@ -355,12 +389,12 @@ refresh_locked(int64 known_generation, char **text)
 		epds_tx_commit();
 		if (stored != NULL && strcmp(stored, sent) != 0)
 			return (info.generation != known_generation) ? REFRESH_NEWER :
-				refresh_once(known_generation, &sent, text);
+				refresh_once(known_generation, &sent, &lost, text);
 	}
-	else if (result == REFRESH_FAILED)
+	else if (result == REFRESH_FAILED && lost)
 	{
 		epds_pause(1000);
-		result = refresh_once(known_generation, &sent, text);
+		result = refresh_once(known_generation, &sent, &lost, text);
 	}
 
 	if (result == REFRESH_AUTH_REQUIRED)
@@ -479,7 +513,7 @@ epds_oauth_token(bool rejected)
 				break;
 			case REFRESH_FAILED:
 				ereport(ERROR,
-						(errcode(ERRCODE_CONNECTION_FAILURE),
+						(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 						 errmsg("could not refresh the tokens of Exact Online: %s",
 								text)));
 				break;

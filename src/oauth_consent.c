@@ -113,16 +113,20 @@ static void
 consent_prepare(const char *state, char **base_url, char **client_id,
 				char **redirect_uri, char **secret)
 {
-	char	   *expected = NULL;
+	const char *args[1] = {state};
+	bool		known_state;
 
+	/* without an address of our own there is nothing to compare with */
 	epds_tx_begin();
 	epds_sql("SELECT client_id, redirect_uri, base_url, exact_pd_sync._instance_ok(),"
-			 " (SELECT c.oauth_state FROM exact_pd_sync.exact_consent AS c)"
-			 " FROM exact_pd_sync._exact_app()", 0, NULL);
+			 " $1 IS NULL OR exact_pd_sync._oauth_state_ok($1)"
+			 " OR NOT EXISTS (SELECT FROM exact_pd_sync.exact_consent AS c"
+			 "                WHERE c.oauth_state IS NOT NULL)"
+			 " FROM exact_pd_sync._exact_app()", 1, args);
 	*client_id = epds_sql_value(0, 0);
 	*redirect_uri = epds_sql_value(0, 1);
 	*base_url = epds_sql_value(0, 2);
-	expected = epds_sql_value(0, 4);
+	known_state = epds_sql_bool(0, 4, false);
 	if (!epds_sql_bool(0, 3, false))
 		epds_throw_not_this_instance();
 	*secret = epds_credential_get("exact_client_secret");
@@ -132,10 +136,11 @@ consent_prepare(const char *state, char **base_url, char **client_id,
 				 errmsg("the app of Exact Online is not configured"),
 				 errhint("Run SELECT exact_pd_sync.set_exact_app(…) first.")));
 	epds_check_base_url(*base_url);
-	if (state != NULL && expected != NULL && strcmp(state, expected) != 0)
+	if (!known_state)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("this address does not belong to the last consent that was asked for"),
+				 errdetail("Its state is not the one of our own last address, or that is more than an hour old."),
 				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, and use what comes back from that one.")));
 	epds_sql("SELECT exact_pd_sync._token_reserve()", 0, NULL);
 	epds_tx_commit();
@@ -166,6 +171,12 @@ consent_locked(const char *code, const char *state)
 		epds_store_token_pair(&token, "consent");
 	RESUME_INTERRUPTS();
 
+	if (token.access == NULL)
+	{
+		epds_tx_begin();
+		epds_log_token_call(&token, "consent");
+		epds_tx_commit();
+	}
 	if (token.access == NULL && token.lost)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),

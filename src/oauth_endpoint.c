@@ -144,6 +144,10 @@ read_answer(const EpdsHttpAnswer *http, EpdsTokenAnswer *token)
 
 	memset(token, 0, sizeof(*token));
 	token->error = pstrdup("");
+	token->sent = http->result == EPDS_HTTP_OK ||
+		http->result == EPDS_HTTP_UNKNOWN;
+	token->status = http->status;
+	token->ms = http->total_ms;
 	if (http->result == EPDS_HTTP_OK &&
 		strcmp(http->content_type, "application/json") == 0)
 		json = epds_json_parse(http->body, http->body_len);

@@ -133,13 +133,8 @@ stage_page(int division, const char *feed, int64 run_id, const char *path,
 			 4, args);
 	next_url = epds_sql_value(0, 3);
 	base_url = epds_sql_value(0, 5);
-	if (next_url != NULL && next_url[0] != '/' &&
-		(base_url == NULL || !epds_same_origin(next_url, base_url)))
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR),
-				 errmsg("Exact Online refers to another site for the next page"),
-				 errdetail("The page is at \"%s\".", epds_one_line(next_url, 100)),
-				 errhint("The page was not stored. The token is sent to the configured site only; if the company moved to another site, run SELECT exact_pd_sync.set_exact_app(…).")));
+	if (next_url != NULL && !epds_stays_on_site(next_url, base_url))
+		epds_throw_other_site(next_url);
 	progress->rows += epds_sql_int(0, 0, 0);
 	progress->changed += epds_sql_int(0, 1, 0);
 	progress->refused += epds_sql_int(0, 2, 0);
@@ -324,13 +319,17 @@ epds_poll_feed(int division, const char *feed, int64 run_id)
 
 /*
  * Is it of no use to go on with other feeds after this?  No token, no right to
- * go out, the extension gone, or a person (or a shutdown) said stop.
+ * go out, no key to the secrets, the extension gone, or a person (or a
+ * shutdown) said stop.
  */
 static bool
 is_hopeless(int sqlstate)
 {
 	return sqlstate == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
+		sqlstate == ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION ||
 		sqlstate == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ||
+		sqlstate == ERRCODE_CONFIG_FILE_ERROR ||
+		sqlstate == ERRCODE_DATA_CORRUPTED ||
 		sqlstate == ERRCODE_OBJECT_IN_USE ||
 		sqlstate == ERRCODE_UNDEFINED_OBJECT ||
 		sqlstate == ERRCODE_UNDEFINED_FUNCTION ||

@@ -45,8 +45,11 @@ PG_FUNCTION_INFO_V1(epds_verify);
 #define TOKEN_PATIENCE_MS 10000
 #define TOKEN_POLL_MS 200
 
-/* Pages of one probe; lists that verify() looks at have a few. */
-#define MAX_PROBE_PAGES 20
+/*
+ * Pages of one probe.  The longest list is a year of orders, a thousand a page;
+ * more would use up Exact's minute.
+ */
+#define MAX_PROBE_PAGES 40
 
 /* Columns of the result. */
 #define COLUMNS 4
@@ -201,7 +204,7 @@ exact_next(const cJSON *json, const Access *access)
 	const cJSON *next = cJSON_GetObjectItemCaseSensitive(d, "__next");
 
 	if (!cJSON_IsString(next) ||
-		!epds_same_origin(next->valuestring, access->exact_url))
+		!epds_stays_on_site(next->valuestring, access->exact_url))
 		return NULL;
 	return pstrdup(next->valuestring);
 }

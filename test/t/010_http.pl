@@ -198,6 +198,7 @@ my $port = $listener->sockport;
 my $server_pid = fork() // die "could not fork: $!";
 if ($server_pid == 0)
 {
+	setpgrp;
 	$SIG{CHLD} = 'IGNORE';
 	$SIG{PIPE} = 'IGNORE';
 	$SIG{TERM} = sub { POSIX::_exit(0) };
@@ -215,6 +216,18 @@ if ($server_pid == 0)
 	}
 }
 $listener->close;
+
+# The server and its connections, some of which sleep, end with the test.
+END
+{
+	my $status = $?;
+	if ($server_pid)
+	{
+		kill 'TERM', -$server_pid;
+		waitpid $server_pid, 0;
+	}
+	$? = $status;
+}
 
 # A port where connecting hangs: the queue of the listener is full.
 my $blackhole = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1)
@@ -647,6 +660,4 @@ $_->{run}->finish for @sessions;
 unlike(slurp_file($node->logfile), qr/was terminated by signal|PANIC/,
 	'nothing crashed');
 
-kill 'TERM', $server_pid;
-waitpid $server_pid, 0;
 done_testing();

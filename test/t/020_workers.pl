@@ -13,7 +13,7 @@ use Time::HiRes qw(time);
 my $settings = q{
 exact_pd_sync.poll_interval = '10min'
 max_worker_processes = 16
-log_min_messages = log
+log_statement = none
 };
 
 my $node = PostgreSQL::Test::Cluster->new('main');
