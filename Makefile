@@ -40,6 +40,7 @@ OBJS = \
 	src/exact_pd_sync.o \
 	src/exact_text.o \
 	src/exact_values.o \
+	src/exact_write.o \
 	src/http.o \
 	src/http_headers.o \
 	src/http_transfer.o \
@@ -65,7 +66,6 @@ OBJS = \
 	src/worker.o
 OBJS_UNLISTED := $(filter-out $(OBJS),$(patsubst %.c,%.o,$(wildcard src/*.c)))
 $(if $(OBJS_UNLISTED),$(warning not in OBJS: $(OBJS_UNLISTED)))
-OBJS := $(filter $(patsubst %.c,%.o,$(wildcard src/*.c)),$(OBJS))
 
 # The install script is these pieces, in this order.
 SQL_PIECES = \
@@ -90,7 +90,6 @@ SQL_PIECES = \
 	sql/99_rights.sql
 SQL_UNLISTED := $(filter-out $(SQL_PIECES),$(wildcard sql/[0-9][0-9]_*.sql))
 $(if $(SQL_UNLISTED),$(warning not in SQL_PIECES: $(SQL_UNLISTED)))
-SQL_PIECES := $(filter $(wildcard sql/*.sql),$(SQL_PIECES))
 
 EXTENSION_SCRIPT = sql/$(EXTENSION)--$(EXTVERSION).sql
 

@@ -26,21 +26,21 @@ SELECT pg_catalog.pg_extension_config_dump('settings', '');
 CREATE VIEW setting_list AS
 SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.pattern, d.meaning
   FROM (VALUES
-    ('exact_base_url', NULL::text, '^https?://.+$', 'Site of Exact Online; set by set_exact_app()'),
+    ('exact_base_url', NULL::text, '^https://start\.exactonline\.(nl|be|de|co\.uk|com|es|fr)$', 'Site of Exact Online; set by set_exact_app()'),
     ('exact_client_id', NULL, '^.+$', 'Client id of the app in the Exact App Center; set by set_exact_app()'),
     ('exact_redirect_uri', NULL, '^https?://.+$', 'Redirect URI as registered for the app; set by set_exact_app()'),
     ('exact_overlap', '2000', '^[0-9]{1,9}$', 'How many rowversions below the stored position each poll reads again, because a long transaction at Exact may commit a lower value late'),
-    ('pipedrive_base_url', NULL, '^https?://.+$', 'Company address at Pipedrive; set by set_pipedrive_account()'),
+    ('pipedrive_base_url', NULL, '^https://[a-z0-9][a-z0-9-]{0,62}\.pipedrive\.com$', 'Company address at Pipedrive; set by set_pipedrive_account()'),
     ('pipeline', 'Bestellingen', '^.{1,255}$', 'Name of the pipeline the deals live in; found or made by setup_pipedrive()'),
-    ('default_owner_id', NULL, '^[0-9]+$', 'Pipedrive user who owns what nobody else does; set by set_default_owner()'),
+    ('default_owner_id', NULL, '^[0-9]{1,18}$', 'Pipedrive user who owns what nobody else does; set by set_default_owner()'),
     ('account_manager_owns', 'off', '^(on|off)$', 'When an order has no mapped salesperson, let the account manager of its customer own the deal before the default owner does'),
     ('send_months', '12', '^[0-9]{1,3}$', 'Orders up to this many months old are sent, older ones only while they are open; set by import_history()'),
     ('products', 'all', '^(all|ordered)$', 'all: every sales item becomes a product; ordered: only items on an order that is sent'),
     ('negative_lines', 'send', '^(send|value_only)$', 'send: lines with a negative quantity are sent as they are; value_only: such deals carry their value without lines (set by itself when Pipedrive refuses one)'),
     ('live_reserve_percent', '20', '^[0-9]{1,2}$', 'Part of the daily tokens kept for live orders; history and catalogue stop there, open orders at half of it'),
-    ('daily_tokens', NULL, '^[0-9]+$', 'Daily tokens of the Pipedrive company when its answers do not tell (30,000 x plan x seats)'),
-    ('burst_limit', NULL, '^[0-9]+$', 'Requests per 2 seconds when the answers do not tell; 0 = none'),
-    ('deal_capacity', NULL, '^[0-9]+$', 'How many deals the Pipedrive plan holds (plan x seats); used to warn and to refuse history beyond 80 percent'),
+    ('daily_tokens', NULL, '^[0-9]{1,9}$', 'Daily tokens of the Pipedrive company when its answers do not tell (30,000 x plan x seats)'),
+    ('burst_limit', NULL, '^[0-9]{1,9}$', 'Requests per 2 seconds when the answers do not tell; 0 = none'),
+    ('deal_capacity', NULL, '^[0-9]{1,9}$', 'How many deals the Pipedrive plan holds (plan x seats); used to warn and to refuse history beyond 80 percent'),
     ('history_capacity_percent', '80', '^[0-9]{1,3}$', 'History is no longer sent when this part of deal_capacity is in use'),
     ('max_attempts', '10', '^[0-9]{1,3}$', 'Attempts before a job that keeps failing becomes a dead letter'),
     ('retention_days', '90', '^[0-9]{1,4}$', 'How long api_calls, sync_runs and sync_changes are kept')

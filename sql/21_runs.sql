@@ -128,10 +128,22 @@ CREATE FUNCTION _run_begin(p_what text) RETURNS bigint
 COMMENT ON FUNCTION _run_begin(text) IS 'Opens a row in sync_runs.';
 
 CREATE FUNCTION _run_end(p_run bigint, p_error text) RETURNS void
-    LANGUAGE sql VOLATILE
-    AS $$ UPDATE exact_pd_sync.sync_runs
-             SET finished_at = clock_timestamp(), state = CASE WHEN p_error IS NULL THEN 'ok' ELSE 'failed' END, error = left(p_error, 2000)
-           WHERE id = p_run $$;
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_what text;
+BEGIN
+    UPDATE sync_runs
+       SET finished_at = clock_timestamp(), state = CASE WHEN p_error IS NULL THEN 'ok' ELSE 'failed' END, error = left(p_error, 2000)
+     WHERE id = p_run
+    RETURNING what INTO v_what;
+    IF v_what = 'import_history' AND p_error IS NULL THEN
+        -- Until here everything was history, whichever feed brought it.
+        UPDATE divisions SET imported_at = clock_timestamp();
+    END IF;
+END
+$$;
 COMMENT ON FUNCTION _run_end(bigint, text) IS 'Closes a row in sync_runs; an error text makes it failed.';
 
 -- ------------------------------------------------- Exact's minute, day, errors

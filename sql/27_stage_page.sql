@@ -101,6 +101,7 @@ CREATE TABLE unresolved_items (
 COMMENT ON TABLE unresolved_items IS 'Items that stand on a line but are not staged: read singly by the next poll of orders.';
 COMMENT ON COLUMN unresolved_items.division IS 'Exact division.';
 COMMENT ON COLUMN unresolved_items.item IS 'GUID of the item.';
+SELECT pg_catalog.pg_extension_config_dump('unresolved_items', '');
 
 CREATE INDEX exact_sales_orders_deferred ON exact_sales_orders (division, id) WHERE lines_deferred;
 
@@ -112,6 +113,7 @@ CREATE TABLE unresolved_accounts (
 COMMENT ON TABLE unresolved_accounts IS 'Accounts that ordered but are not staged: read singly by the next poll of orders.';
 COMMENT ON COLUMN unresolved_accounts.division IS 'Exact division.';
 COMMENT ON COLUMN unresolved_accounts.account IS 'GUID of the account.';
+SELECT pg_catalog.pg_extension_config_dump('unresolved_accounts', '');
 
 CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uuid
     LANGUAGE sql STABLE
@@ -511,9 +513,6 @@ BEGIN
      WHERE division = p_division AND feed = p_feed;
     UPDATE sync_runs r SET rows = r.rows + _stage_page.rows, changed = r.changed + _stage_page.changed, refused = r.refused + _stage_page.refused
      WHERE r.id = p_run;
-    IF done AND p_feed = 'bulk_orders_past' OR p_feed = 'bulk_orders' AND done THEN
-        UPDATE divisions SET imported_at = clock_timestamp() WHERE division = p_division;
-    END IF;
 END
 $$;
 COMMENT ON FUNCTION _stage_page(integer, text, bigint, text) IS 'Stores one page and moves the position in the same transaction. A row that cannot be stored is kept in refused_rows, the others go in. done: the end was reached.';

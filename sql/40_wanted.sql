@@ -7,6 +7,11 @@
  * deal looks like here, in a transaction, and look at plan() before COMMIT.
  */
 
+CREATE FUNCTION _line_net(p_amount numeric, p_raise numeric, p_percent numeric) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT ceil(round(p_amount * p_raise * (1 - p_percent / 100), 6) * 100) / 100 $$;
+COMMENT ON FUNCTION _line_net(numeric, numeric, numeric) IS 'What a line is to cost in the end, in whole cents and never too little: then it does not matter whether Pipedrive rounds each line or only their sum, and what is left over is closed by a discount.';
+
 CREATE VIEW order_sums AS
 SELECT o.division, o.id AS order_id, l.lines, t.total,
        i.lines_with_vat,
@@ -18,16 +23,16 @@ SELECT o.division, o.id AS order_id, l.lines, t.total,
        -- Above 1: prices are raised by it; else 1.
        CASE WHEN v.usable AND v.line_total <> 0 AND round(v.line_total, 2) <> round(t.total, 2) AND t.total / v.line_total > 1
             THEN t.total / v.line_total ELSE 1 END AS raise,
-       -- What the header takes off every line, in percent, rounded so that never too much is taken off.
-       CASE WHEN v.usable AND v.line_total <> 0 AND t.total / v.line_total < 1 AND abs(v.line_total - t.total) > t.tolerance
-            THEN CASE WHEN v.line_total > 0 THEN floor((1 - t.total / v.line_total) * 100000000) / 1000000
-                      ELSE ceil((1 - t.total / v.line_total) * 100000000) / 1000000 END
-            ELSE 0 END AS discount_percent
+       -- What the header takes off the lines, in percent: with two decimals, so that it stays the same when a line
+       -- changes, unless the lines would come out below the header.
+       CASE WHEN p.rounded IS NULL THEN 0 WHEN c.net_total >= t.total THEN p.rounded
+            WHEN v.line_total > 0 THEN floor((1 - t.total / v.line_total) * 100000000) / 1000000
+            ELSE ceil((1 - t.total / v.line_total) * 100000000) / 1000000 END AS discount_percent
   FROM exact_sales_orders o
  CROSS JOIN LATERAL (
         SELECT count(*) AS lines,
-               coalesce(sum(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity)), 0) AS sum_as_is,
-               coalesce(sum(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity) / (1 + coalesce(x.vat_percentage, 0))), 0) AS sum_net_of_vat,
+               coalesce(sum(round(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity), 2)), 0) AS sum_as_is,
+               coalesce(sum(round(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity) / (1 + coalesce(x.vat_percentage, 0)), 2)), 0) AS sum_net_of_vat,
                coalesce(bool_or(x.quantity < 0 OR x.amount_fc < 0), false) AS has_negative
           FROM exact_sales_order_lines x
          WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL) l
@@ -47,7 +52,14 @@ SELECT o.division, o.id AS order_id, l.lines, t.total,
  CROSS JOIN LATERAL (
         -- Lines can carry the total when both have the same sign (or the total is nothing at all).
         SELECT s.line_total, (sign(s.line_total) = sign(t.total) OR t.total = 0 AND s.line_total >= 0) AS usable) v
- CROSS JOIN LATERAL (SELECT setting('negative_lines') = 'value_only' AS value_only WHERE l.has_negative UNION ALL SELECT false WHERE NOT l.has_negative) n;
+ CROSS JOIN LATERAL (
+        SELECT CASE WHEN v.usable AND v.line_total <> 0 AND t.total / v.line_total < 1 AND abs(v.line_total - t.total) > t.tolerance
+                    THEN round((1 - t.total / v.line_total) * 100, 2) END AS rounded) p
+  LEFT JOIN LATERAL (
+        SELECT sum(_line_net(round(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity, 0) / CASE WHEN i.lines_with_vat THEN 1 + coalesce(x.vat_percentage, 0) ELSE 1 END, 2), 1, p.rounded)) AS net_total
+          FROM exact_sales_order_lines x
+         WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL) c ON p.rounded IS NOT NULL
+ CROSS JOIN LATERAL (SELECT coalesce((SELECT x.value FROM settings x WHERE x.name = 'negative_lines'), 'send') = 'value_only' AS value_only) n;
 COMMENT ON VIEW order_sums IS 'How the lines of an order relate to its header total without VAT, and what must be done to the lines so that a deal''s value is the header total to the cent.';
 COMMENT ON COLUMN order_sums.total IS 'The header total without VAT in the order''s currency: the deal''s value.';
 COMMENT ON COLUMN order_sums.lines_with_vat IS 'True: the lines add up to the header only when VAT is taken out of them.';
@@ -55,28 +67,33 @@ COMMENT ON COLUMN order_sums.adds_up IS 'False: lines and header do not fit; the
 COMMENT ON COLUMN order_sums.send_lines IS 'False: the deal carries its value without lines.';
 
 CREATE VIEW wanted_deal_products AS
-SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item, p.pipedrive_id AS product_id,
+SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
+       -- A look-up by the whole key whatever the statistics say; so are the others below.
+       (SELECT p.pipedrive_id FROM links p WHERE p.kind = 'product' AND p.division = l.division AND p.exact_id = k.item) AS product_id,
        q.quantity,
-       CASE WHEN q.quantity = 0 THEN coalesce(l.net_price, l.unit_price, 0)
-            WHEN round(a.price, 2) * q.quantity = a.amount THEN round(a.price, 2)
-            WHEN round(a.price, 6) * q.quantity = a.amount THEN round(a.price, 6)
-            -- Never too little over the line, whatever its sign: what is left over is closed by a discount.
-            WHEN q.quantity > 0 THEN ceil(a.price * 1000000) / 1000000
-            ELSE floor(a.price * 1000000) / 1000000 END AS item_price,
-       s.discount_percent AS discount,
+       a.price AS item_price,
+       -- The same percentage for all, bent a little where it would not lead to whole cents.
+       CASE WHEN a.amount * (1 - s.discount_percent / 100) = n.net OR a.price * q.quantity = 0 THEN s.discount_percent
+            ELSE round(100 * (1 - n.net / (a.price * q.quantity)), 8) END AS discount,
        left(nullif(btrim(regexp_replace(
             CASE WHEN l.item IS NULL THEN coalesce(l.description, l.notes, l.item_description)
                  WHEN l.description IS DISTINCT FROM l.item_description THEN l.description END, '\s+', ' ', 'g')), ''), 255) AS comments
   FROM order_sums s
   JOIN exact_sales_order_lines l ON l.division = s.division AND l.order_id = s.order_id AND l.deleted_at IS NULL
  CROSS JOIN LATERAL (SELECT coalesce(l.item, '00000000-0000-0000-0000-000000000000') AS item) k
-  LEFT JOIN links p ON p.kind = 'product' AND p.division = l.division AND p.exact_id = k.item
  CROSS JOIN LATERAL (
-        SELECT coalesce(l.amount_fc, l.net_price * l.quantity, l.unit_price * l.quantity, 0)
-               / CASE WHEN s.lines_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END * s.raise AS amount) n
+        SELECT m.amount, _line_net(m.amount, s.raise, s.discount_percent) AS net
+          FROM (SELECT round(coalesce(l.amount_fc, l.net_price * l.quantity, l.unit_price * l.quantity, 0)
+                             / CASE WHEN s.lines_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END, 2) AS amount) m) n
  CROSS JOIN LATERAL (
         SELECT CASE WHEN coalesce(l.quantity, 0) = 0 AND (n.amount <> 0 OR l.item IS NULL) THEN 1 ELSE coalesce(l.quantity, 0) END AS quantity) q
- CROSS JOIN LATERAL (SELECT n.amount, CASE WHEN q.quantity = 0 THEN 0 ELSE n.amount / q.quantity END AS price) a
+ CROSS JOIN LATERAL (
+        SELECT g.amount,
+               CASE WHEN q.quantity = 0 THEN coalesce(l.net_price, l.unit_price, 0)
+                    WHEN round(g.amount / q.quantity, 2) * q.quantity = g.amount THEN round(g.amount / q.quantity, 2)
+                    WHEN round(g.amount / q.quantity, 6) * q.quantity = g.amount THEN round(g.amount / q.quantity, 6)
+                    ELSE round(g.amount / q.quantity, 8) END AS price
+          FROM (SELECT CASE WHEN s.discount_percent = 0 THEN n.net ELSE n.amount END AS amount) g) a
  WHERE s.send_lines;
 COMMENT ON VIEW wanted_deal_products IS 'The lines a deal should have: price without VAT, one discount percentage for all, so that lines and header agree.';
 
@@ -87,7 +104,7 @@ COMMENT ON FUNCTION _closing_discount(numeric, numeric) IS 'The deal discount th
 
 CREATE VIEW deal_lanes AS
 SELECT o.division, o.id AS exact_id, st.deal_status, st.lost_reason,
-       CASE WHEN o.timestamp IS NOT NULL AND o.changed_at > clock_timestamp() - interval '1 day' THEN 1
+       CASE WHEN o.timestamp IS NOT NULL AND o.changed_at > greatest(clock_timestamp() - interval '1 day', d.imported_at) THEN 1
             WHEN coalesce(st.deal_status, 'open') = 'open' AND o.deleted_at IS NULL THEN 2
             ELSE 3 END AS lane,
        -- Newest first; what the order needs sorts just before it.
@@ -119,7 +136,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
        s.total AS value, s.lines, s.send_lines, s.adds_up,
        o.order_date,
        -- When it was won or lost: for history a date at noon, which no report moves to another day; for live orders when we saw it.
-       to_char(CASE WHEN o.timestamp IS NULL
+       to_char(CASE WHEN o.timestamp IS NULL OR o.changed_at <= d.imported_at
                     THEN ((least(coalesce(o.delivery_date, o.order_date), greatest(o.order_date, (o.changed_at AT TIME ZONE d.time_zone)::date)) + time '12:00') AT TIME ZONE d.time_zone)
                     ELSE o.changed_at END AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS closed_at,
        st.lane, st.priority, st.in_window,
@@ -146,7 +163,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
   FROM exact_sales_orders o
   LEFT JOIN divisions d ON d.division = o.division
   JOIN order_sums s ON s.division = o.division AND s.order_id = o.id
-  LEFT JOIN links org ON org.kind = 'organization' AND org.division = o.division AND org.exact_id = o.ordered_by
+ CROSS JOIN LATERAL (SELECT (SELECT x.pipedrive_id FROM links x WHERE x.kind = 'organization' AND x.division = o.division AND x.exact_id = o.ordered_by) AS pipedrive_id OFFSET 0) org
   JOIN deal_lanes st ON st.division = o.division AND st.exact_id = o.id
   LEFT JOIN LATERAL (
         SELECT r.stage FROM status_rules r
@@ -167,7 +184,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
           FROM (SELECT) one
           LEFT JOIN owner_map m ON m.exact_id = o.salesperson
           LEFT JOIN pipedrive_users u ON u.user_id = m.pipedrive_user_id
-          LEFT JOIN exact_accounts a ON a.division = o.division AND a.id = o.ordered_by AND (SELECT setting('account_manager_owns')) = 'on'
+          LEFT JOIN LATERAL (SELECT x.account_manager FROM exact_accounts x WHERE x.division = o.division AND x.id = o.ordered_by OFFSET 0) a ON (SELECT setting('account_manager_owns')) = 'on'
           LEFT JOIN owner_map am ON am.exact_id = a.account_manager
           LEFT JOIN pipedrive_users mu ON mu.user_id = am.pipedrive_user_id) own;
 COMMENT ON VIEW wanted_deals IS 'One row per staged order: the deal it should be. body is what Pipedrive would be sent for a new deal, without won_time and lost_time, which go along only when the status turns.';

@@ -20,25 +20,34 @@ CREATE TYPE _call AS (
 );
 COMMENT ON TYPE _call IS 'One planned call; operation need = not a call but a piece that is missing first (path = its kind, line_ids = its GUID).';
 
+CREATE FUNCTION _keys(p_division integer[], p_id uuid[]) RETURNS TABLE (division integer, id uuid)
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE ROWS 500
+    AS $$ BEGIN RETURN QUERY SELECT * FROM unnest(p_division, p_id); END $$;
+COMMENT ON FUNCTION _keys(integer[], uuid[]) IS 'Two arrays as rows. A function of its own so that the planner expects many and joins them by hash.';
+
 CREATE FUNCTION _calls_objects(p_kind text, p_division integer[], p_id uuid[]) RETURNS SETOF _call
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
     AS $$
+BEGIN
+    -- plpgsql, because it keeps its plan: planning this takes longer than running it.
+    RETURN QUERY
     WITH wanted AS (
         SELECT w.division, w.exact_id, w.body, '/api/v2/organizations' AS path
-          FROM unnest(p_division, p_id) AS k(division, id)
-          JOIN wanted_organizations w ON w.division = k.division AND w.exact_id = k.id
+          FROM _keys(p_division, p_id) AS k
+         CROSS JOIN LATERAL (SELECT * FROM wanted_organizations x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) w
          WHERE p_kind = 'organization'
         UNION ALL
         SELECT w.division, w.exact_id, w.body, '/api/v2/products'
-          FROM unnest(p_division, p_id) AS k(division, id)
-          JOIN wanted_products w ON w.division = k.division AND w.exact_id = k.id
+          FROM _keys(p_division, p_id) AS k
+         CROSS JOIN LATERAL (SELECT * FROM wanted_products x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) w
          WHERE p_kind = 'product'
     ), compared AS (
         SELECT w.*, l.pipedrive_id, l.sent, l.gone_at,
                CASE WHEN l.pipedrive_id IS NOT NULL THEN _body_diff(l.sent, w.body) END AS diff
           FROM wanted w
-          LEFT JOIN links l ON l.kind = p_kind AND l.division = w.division AND l.exact_id = w.exact_id
+          LEFT JOIN LATERAL (SELECT * FROM links x WHERE x.kind = p_kind AND x.division = w.division AND x.exact_id = w.exact_id OFFSET 0) l ON true
     )
     SELECT p_kind, c.division, c.exact_id, 1,
            CASE WHEN c.pipedrive_id IS NULL THEN 'create' ELSE 'update' END,
@@ -48,14 +57,19 @@ CREATE FUNCTION _calls_objects(p_kind text, p_division integer[], p_id uuid[]) R
            CASE WHEN c.pipedrive_id IS NOT NULL THEN _body_old(c.sent, c.diff) END,
            5, c.pipedrive_id IS NULL, NULL::uuid[]
       FROM compared c
-     WHERE c.gone_at IS NULL AND (c.pipedrive_id IS NULL OR c.diff IS NOT NULL)
+     WHERE c.gone_at IS NULL AND (c.pipedrive_id IS NULL OR c.diff IS NOT NULL);
+END
     $$;
 COMMENT ON FUNCTION _calls_objects(text, integer[], uuid[]) IS 'Calls for organizations or products.';
 
 CREATE FUNCTION _calls_groups() RETURNS SETOF _call
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
     AS $$
+BEGIN
+    -- plpgsql, because it keeps its plan: planning this takes longer than running it.
+    RETURN QUERY
     SELECT 'groups', 0, '00000000-0000-0000-0000-000000000000'::uuid, 1, 'options_add', 'POST',
            '/api/v2/productFields/' || f.code || '/options',
            m.labels, NULL::jsonb, 5, true, NULL::uuid[]
@@ -65,29 +79,33 @@ CREATE FUNCTION _calls_groups() RETURNS SETOF _call
               FROM (SELECT DISTINCT left(g.description, 255) AS label FROM exact_item_groups g
                      WHERE g.deleted_at IS NULL AND g.description <> ''
                        AND NOT EXISTS (SELECT FROM pipedrive_options o WHERE o.label = left(g.description, 255))) x) m
-     WHERE f.entity = 'product' AND f.purpose = 'item_group' AND f.state IN ('found', 'made') AND m.labels IS NOT NULL
+     WHERE f.entity = 'product' AND f.purpose = 'item_group' AND f.state IN ('found', 'made') AND m.labels IS NOT NULL;
+END
     $$;
 COMMENT ON FUNCTION _calls_groups() IS 'One call that adds all missing options of Artikelgroep.';
 
 CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending boolean) RETURNS SETOF _call
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
     AS $$
+BEGIN
+    -- plpgsql, because it keeps its plan: planning this takes longer than running it.
+    RETURN QUERY
     WITH w AS MATERIALIZED (
         SELECT d.*, l.pipedrive_id, l.sent, l.discount_key, l.discount_sent, l.first_won_at
-          FROM unnest(p_division, p_id) AS k(division, id)
-          JOIN wanted_deals d ON d.division = k.division AND d.exact_id = k.id
-          LEFT JOIN links l ON l.kind = 'deal' AND l.division = d.division AND l.exact_id = d.exact_id
+          FROM _keys(p_division, p_id) AS k
+          -- OFFSET 0: key by key, never the whole view joined to the keys afterwards.
+         CROSS JOIN LATERAL (SELECT * FROM wanted_deals x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) d
+          LEFT JOIN LATERAL (SELECT * FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id OFFSET 0) l ON true
          WHERE l.gone_at IS NULL AND (d.in_window OR l.pipedrive_id IS NOT NULL)
     ), ln AS MATERIALIZED (
-        SELECT p.* FROM w JOIN wanted_deal_products p ON p.division = w.division AND p.order_id = w.exact_id
+        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p
     ), need AS MATERIALIZED (
-        SELECT DISTINCT w.division, w.exact_id, n.kind, n.id
-          FROM w
-         CROSS JOIN LATERAL (
-                SELECT 'organization' AS kind, w.organization_exact_id AS id WHERE w.organization_exact_id IS NOT NULL AND w.organization_id IS NULL
-                UNION ALL
-                SELECT 'product', ln.item FROM ln WHERE ln.division = w.division AND ln.order_id = w.exact_id AND ln.product_id IS NULL) n
+        SELECT w.division, w.exact_id, 'organization' AS kind, w.organization_exact_id AS id
+          FROM w WHERE w.organization_exact_id IS NOT NULL AND w.organization_id IS NULL
+        UNION
+        SELECT ln.division, ln.order_id, 'product', ln.item FROM ln WHERE ln.product_id IS NULL
     ), go AS MATERIALIZED (
         SELECT w.* FROM w
          WHERE p_show_pending OR NOT EXISTS (SELECT FROM need n WHERE n.division = w.division AND n.exact_id = w.exact_id)
@@ -104,6 +122,8 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
                               WHEN h.diff->>'status' = 'lost' THEN jsonb_build_object('lost_time', h.closed_at) ELSE '{}'::jsonb END AS body,
                CASE WHEN h.pipedrive_id IS NOT NULL THEN _body_old(h.sent, h.diff) END AS old_value
           FROM header h WHERE h.diff IS NOT NULL
+    ), have AS MATERIALIZED (
+        SELECT k.* FROM go g CROSS JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = g.division AND x.order_id = g.exact_id OFFSET 0) k
     ), pair AS (
         SELECT ln.division, ln.order_id, ln.line_id, ln.line_number, ln.product_id, ln.quantity, ln.item_price, ln.discount, ln.comments,
                k.pipedrive_id AS line_pid, k.product_id AS old_product_id, k.quantity AS old_quantity, k.item_price AS old_item_price,
@@ -113,11 +133,10 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
                          IS DISTINCT FROM (k.product_id, k.quantity, k.item_price, k.discount, coalesce(k.comments, '')) THEN 'change' END AS what
           FROM go g
           JOIN ln ON ln.division = g.division AND ln.order_id = g.exact_id
-          LEFT JOIN line_links k ON k.division = ln.division AND k.order_id = ln.order_id AND k.line_id = ln.line_id
+          LEFT JOIN have k ON k.division = ln.division AND k.order_id = ln.order_id AND k.line_id = ln.line_id
     ), gone AS (
         SELECT k.division, k.order_id, k.line_id, k.pipedrive_id AS line_pid
-          FROM go g
-          JOIN line_links k ON k.division = g.division AND k.order_id = g.exact_id
+          FROM have k
          WHERE NOT EXISTS (SELECT FROM ln WHERE ln.division = k.division AND ln.order_id = k.order_id AND ln.line_id = k.line_id)
     ), mix AS (
         SELECT m.division, m.order_id, (line_mix(m.adds, m.changes, m.deletes)).patched
@@ -145,11 +164,11 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
           FROM (SELECT g.division, g.order_id, g.line_id, g.line_pid FROM gone g
                 UNION ALL SELECT r.division, r.order_id, r.line_id, r.line_pid FROM ranked r WHERE r.replaced) x
         WINDOW o AS (PARTITION BY x.division, x.order_id ORDER BY x.line_pid)
+    ), line_sum AS (
+        SELECT ln.division, ln.order_id, sum(ln.quantity * ln.item_price * (1 - ln.discount / 100)) AS line_sum FROM ln GROUP BY ln.division, ln.order_id
     ), closing AS (
         SELECT g.division, g.exact_id, g.pipedrive_id, g.discount_key, g.discount_sent, _closing_discount(s.line_sum, g.value) AS amount
-          FROM go g
-         CROSS JOIN LATERAL (SELECT sum(ln.quantity * ln.item_price * (1 - ln.discount / 100)) AS line_sum
-                               FROM ln WHERE ln.division = g.division AND ln.order_id = g.exact_id) s
+          FROM go g LEFT JOIN line_sum s ON s.division = g.division AND s.order_id = g.exact_id
     ), calls AS (
         SELECT h.division, h.exact_id, 2 AS step, 0::bigint AS n,
                CASE WHEN h.pipedrive_id IS NULL THEN 'create' ELSE 'update' END AS operation,
@@ -209,7 +228,8 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
       FROM calls c JOIN go g ON g.division = c.division AND g.exact_id = c.exact_id
     UNION ALL
     SELECT 'deal', n.division, n.exact_id, 0, 'need', NULL, n.kind, NULL, NULL, 0, false, ARRAY[n.id]
-      FROM need n WHERE NOT p_show_pending
+      FROM need n WHERE NOT p_show_pending;
+END
     $$;
 COMMENT ON FUNCTION _calls_deals(integer[], uuid[], boolean) IS 'Calls for deals with their lines and closing discount. A deal with a missing piece gives rows of operation need instead, unless those are to be shown as if it were there.';
 

@@ -166,9 +166,10 @@ COMMENT ON FUNCTION _delivery_gate() IS 'May anything be sent now; if not, why a
 -- -------------------------------------------------------------- signals → jobs
 
 CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lane integer[], p_priority bigint[]) RETURNS void
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
+BEGIN
     INSERT INTO jobs AS j (kind, division, exact_id, lane, priority)
     SELECT p_kind, x.division, x.id, min(x.lane), min(x.priority)
       FROM unnest(p_division, p_id, p_lane, p_priority) AS x(division, id, lane, priority)
@@ -180,7 +181,8 @@ CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lan
            -- New content is a new chance; what waits for a limit or after a failure keeps waiting.
            state = CASE WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
            attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
-           updated_at = clock_timestamp()
+           updated_at = clock_timestamp();
+END
     $$;
 COMMENT ON FUNCTION _want_jobs(text, integer[], uuid[], integer[], bigint[]) IS 'Queues objects to be looked at, one row each; the better lane wins.';
 
@@ -197,7 +199,7 @@ BEGIN
     SELECT array_agg(x.division), array_agg(x.id), array_agg(x.lane), array_agg(x.priority) INTO v_d, v_i, v_l, v_p
       FROM (SELECT DISTINCT k.division, k.id, w.lane, w.priority
               FROM unnest(p_division, p_id) AS k(division, id)
-              JOIN deal_lanes w ON w.division = k.division AND w.exact_id = k.id
+             CROSS JOIN LATERAL (SELECT * FROM deal_lanes x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) w
              WHERE w.in_window OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = k.division AND l.exact_id = k.id)) x;
     IF v_d IS NULL THEN
         RETURN;

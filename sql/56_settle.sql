@@ -30,7 +30,8 @@ CREATE TYPE _result AS (
     error       text,
     ms          integer,
     request_id  text,
-    wait_ms     bigint
+    wait_ms     bigint,
+    in_order    boolean
 );
 COMMENT ON TYPE _result IS 'An announced call together with its answer.';
 
@@ -52,6 +53,13 @@ CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer
         WHEN 'unknown' THEN 'no readable answer: whether it was made is looked up first'
         ELSE 'no good answer from Pipedrive; it is tried again' END $$;
 COMMENT ON FUNCTION _plain_reason(text, text, integer, text) IS 'What a refusal means and what to do, in words for people.';
+
+CREATE FUNCTION _answer_in_order(p_body jsonb, p_line_ids uuid[], p_ids jsonb, p_products jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT coalesce(jsonb_array_length(p_ids) = cardinality(p_line_ids)
+                 AND (p_products IS NULL OR p_products = 'null' OR p_products = CASE WHEN p_body ? 'data' THEN jsonb_path_query_array(p_body, '$.data[*].product_id')
+                                                                ELSE jsonb_build_array(p_body->'product_id') END), false) $$;
+COMMENT ON FUNCTION _answer_in_order(jsonb, uuid[], jsonb, jsonb) IS 'Does the answer to added lines name as many lines, of the same products in the same order, as were sent (pipedrive 7.2)?';
 
 CREATE FUNCTION _settle(p_results text, p_headers text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -79,7 +87,8 @@ BEGIN
                          a.outcome, a.status,
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.ids) WITH ORDINALITY e(x, n)),
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.products) WITH ORDINALITY e(x, n)),
-                         a.key, a.labels, a.error, a.ms, a.request_id, a.wait_ms)::_result ORDER BY i.id)
+                         a.key, a.labels, a.error, a.ms, a.request_id, a.wait_ms,
+                         CASE WHEN i.operation = 'line_add' AND a.outcome = 'ok' THEN _answer_in_order(i.body, i.line_ids, a.ids, a.products) END)::_result ORDER BY i.id)
       INTO v
       FROM (SELECT * FROM announced UNION ALL SELECT * FROM kept) i JOIN answer a ON a.call = i.id;
 
@@ -119,13 +128,13 @@ BEGIN
      CROSS JOIN LATERAL (
             SELECT r.line_ids[e.n] AS line_id, r.ids[e.n] AS id, e.value AS body, r.products[e.n] AS product
               FROM jsonb_array_elements(CASE WHEN r.body ? 'data' THEN r.body->'data' ELSE jsonb_build_array(r.body) END) WITH ORDINALITY AS e(value, n)) x
-     WHERE r.outcome = 'ok' AND r.operation = 'line_add' AND _answer_in_order(r)
+     WHERE r.outcome = 'ok' AND r.operation = 'line_add' AND r.in_order
     ON CONFLICT (division, order_id, line_id) DO UPDATE
        SET pipedrive_id = excluded.pipedrive_id, product_id = excluded.product_id, quantity = excluded.quantity,
            item_price = excluded.item_price, discount = excluded.discount, comments = excluded.comments;
     -- An answer in another order, or of another length, says nothing about which line is which: read back.
     UPDATE links l SET lines_unread = true FROM unnest(v) r
-     WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT _answer_in_order(r))
+     WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)
        AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
     DELETE FROM intents i USING unnest(v) r
      WHERE i.id = r.id AND r.operation = 'line_add' AND r.outcome = 'unknown'
@@ -242,14 +251,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION _settle(text, text) IS 'Books the answers of announced calls: links, budgets, journals, and what becomes of the jobs.';
-
-CREATE FUNCTION _answer_in_order(p _result) RETURNS boolean
-    LANGUAGE sql IMMUTABLE
-    AS $$ SELECT coalesce(cardinality(p.ids) = cardinality(p.line_ids)
-                 AND (p.products IS NULL OR p.products = CASE WHEN p.body ? 'data'
-                        THEN (SELECT array_agg((e.value->>'product_id')::bigint ORDER BY e.n) FROM jsonb_array_elements(p.body->'data') WITH ORDINALITY AS e(value, n))
-                        ELSE ARRAY[(p.body->>'product_id')::bigint] END), false) $$;
-COMMENT ON FUNCTION _answer_in_order(_result) IS 'Does the answer to added lines name as many lines, of the same products in the same order, as were sent (pipedrive 7.2)?';
 
 CREATE FUNCTION _job_failed(p_job bigint, p_error text) RETURNS void
     LANGUAGE plpgsql VOLATILE

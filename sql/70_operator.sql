@@ -126,7 +126,8 @@ BEGIN
     END IF;
     IF p_value IS NULL THEN
         DELETE FROM settings WHERE name = p_name;
-    ELSIF p_value !~ v_setting.pattern THEN
+    -- Secrets are sent to these two: loopback is for the sandbox alone.
+    ELSIF p_value !~ v_setting.pattern AND NOT (p_name LIKE '%\_base\_url' AND _is_loopback_ok(p_value, v_setting.pattern)) THEN
         RAISE EXCEPTION '"%" is not a value for "%"', p_value, p_name USING ERRCODE = 'invalid_parameter_value', DETAIL = v_setting.meaning || '.', HINT = 'It must match ' || v_setting.pattern || '.';
     ELSE
         INSERT INTO settings AS s (name, value) VALUES (p_name, p_value)
@@ -149,6 +150,9 @@ CREATE FUNCTION map_salesperson(exact_id uuid, pipedrive_user_id bigint) RETURNS
     AS $$
 #variable_conflict use_column
 BEGIN
+    IF map_salesperson.exact_id IS NULL THEN
+        RAISE EXCEPTION 'the GUID of a salesperson is needed' USING ERRCODE = 'null_value_not_allowed', HINT = 'SELECT exact_id, name FROM exact_pd_sync.unmapped_salespeople;';
+    END IF;
     IF map_salesperson.pipedrive_user_id IS NOT NULL AND NOT EXISTS (SELECT FROM pipedrive_users u WHERE u.user_id = map_salesperson.pipedrive_user_id) THEN
         RAISE EXCEPTION 'Pipedrive has no user %', map_salesperson.pipedrive_user_id
             USING ERRCODE = 'foreign_key_violation', HINT = 'SELECT user_id, name FROM exact_pd_sync.pipedrive_users; CALL exact_pd_sync.setup_pipedrive() reads them again.';
@@ -183,6 +187,9 @@ BEGIN
     IF name_adoption_field.kind NOT IN ('organization', 'product', 'deal') OR name_adoption_field.kind IS NULL THEN
         RAISE EXCEPTION '"%" is not organization, product or deal', name_adoption_field.kind USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF name_adoption_field.field_name IS NULL THEN
+        RAISE EXCEPTION 'the name of a field is needed' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     INSERT INTO adoption_fields (kind, field_name) VALUES (name_adoption_field.kind, name_adoption_field.field_name)
     ON CONFLICT (kind) DO UPDATE SET field_name = excluded.field_name, field_code = NULL, named_at = clock_timestamp();
     -- The scan must see it: what was looked through before did not know this field.
@@ -201,7 +208,7 @@ BEGIN
     INSERT INTO parts AS p (part, paused) VALUES (pause.part, true)
     ON CONFLICT (part) DO UPDATE SET paused = true, since = CASE WHEN p.paused THEN p.since ELSE clock_timestamp() END, changed_by = session_user, reason = NULL;
     PERFORM wake_worker('delivery');
-EXCEPTION WHEN check_violation THEN
+EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'there is no part "%"', pause.part USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts: sending, orders, products, customers, invoices, contacts, history.';
 END
 $$;
@@ -238,7 +245,7 @@ BEGIN
     ON CONFLICT (part) DO UPDATE SET paused = false, since = CASE WHEN p.paused THEN clock_timestamp() ELSE p.since END, changed_by = session_user, reason = NULL;
     UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive' AND resume.part = 'sending';
     PERFORM wake_worker('delivery');
-EXCEPTION WHEN check_violation THEN
+EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'there is no part "%"', resume.part USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts: sending, orders, products, customers, invoices, contacts, history.';
 END
 $$;
@@ -322,6 +329,9 @@ CREATE FUNCTION _check_role(p_role text) RETURNS void
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
 BEGIN
+    IF p_role IS NULL THEN
+        RAISE EXCEPTION 'the name of a role is needed' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = p_role) THEN
         RAISE EXCEPTION 'role "%" does not exist', p_role USING ERRCODE = 'undefined_object', HINT = format('CREATE ROLE %I;', p_role);
     END IF;
@@ -341,7 +351,7 @@ BEGIN
     FOR v_table IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'exact_pd_sync'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname NOT IN ('credentials', 'exact_consent') LOOP
         EXECUTE format('GRANT SELECT ON exact_pd_sync.%I TO %I', v_table, grant_reader.role);
     END LOOP;
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._closing_discount(numeric, numeric) TO %I', grant_reader.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
 END
 $$;
 COMMENT ON FUNCTION grant_reader(text) IS 'Lets a role (an analyst) read everything but secrets.';
@@ -372,9 +382,9 @@ BEGIN
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA exact_pd_sync TO %I', grant_worker.role);
     EXECUTE format('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA exact_pd_sync TO %I', grant_worker.role);
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), grant_worker.role);
-    EXECUTE format('CREATE POLICY worker_%s ON exact_pd_sync.credentials TO %I USING (true) WITH CHECK (true)', md5(grant_worker.role), grant_worker.role);
-EXCEPTION WHEN duplicate_object THEN
-    NULL;
+    IF NOT EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = 'exact_pd_sync.credentials'::regclass AND y.polname = 'worker_' || md5(grant_worker.role)) THEN
+        EXECUTE format('CREATE POLICY worker_%s ON exact_pd_sync.credentials TO %I USING (true) WITH CHECK (true)', md5(grant_worker.role), grant_worker.role);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION grant_worker(text) IS 'Gives a role what exact_pd_sync.role needs: all tables and routines, and the secrets.';

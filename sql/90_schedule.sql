@@ -80,7 +80,7 @@ BEGIN
     END LOOP;
     IF to_regprocedure('cron.schedule_in_database(text,text,text,text,text,boolean)') IS NULL THEN
         RAISE NOTICE 'pg_cron is not in this database'
-            USING DETAIL = format('cron.database_name is "%s".', coalesce(current_setting('cron.database_name', true), 'not set')),
+            USING DETAIL = format('cron.database_name is "%s".', coalesce((SELECT s.setting FROM pg_settings s WHERE s.name = 'cron.database_name'), 'not known here')),
                   HINT = 'Run the returned statements in the database where pg_cron lives; psql does it with \gexec.';
     END IF;
 END

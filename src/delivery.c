@@ -21,6 +21,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -39,6 +43,9 @@
 
 /* How often we ask whether we are to stop. */
 #define TURN_MS 100
+
+/* A sleep longer than this is rest. */
+#define REST_MS 1000
 
 /* A silence longer than this: give back what is at hand. */
 #define RELEASE_AFTER_MS 10000
@@ -64,6 +71,18 @@ delivery_error_passes(const ErrorData *error)
 		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 		error->sqlerrcode == ERRCODE_OBJECT_IN_USE ||
 		error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+}
+
+/*
+ * delivery_error_blames_nobody
+ *		A missing table or function, a privilege, a broken view: no job is to
+ *		blame for that, and none is put aside.
+ */
+bool
+delivery_error_blames_nobody(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+		ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION;
 }
 
 /*
@@ -413,6 +432,24 @@ report(Delivery *d)
 }
 
 /*
+ * rest
+ *		About to sleep with nothing at hand: after work, give memory back.
+ *
+ * Planning a batch takes tens of megabytes for a moment.  They are freed, but
+ * the C library keeps them, and an idle worker would hold them for hours.
+ */
+static void
+rest(Delivery *d)
+{
+	if (!d->worked)
+		return;
+	d->worked = false;
+#ifdef __GLIBC__
+	(void) malloc_trim(0);
+#endif
+}
+
+/*
  * wait_turn
  *		Sleep until there is something to do.  Returns true when somebody woke
  *		us (or anything but an answer and the clock).
@@ -425,6 +462,8 @@ wait_turn(Delivery *d, int64 wait_ms)
 	wait_ms = delivery_sooner(wait_ms, delivery_settle_wait(d));
 	if (d->at_hand > 0 || delivery_look_pending(d))
 		wait_ms = delivery_sooner(wait_ms, LOOK_AROUND_MS);
+	else if (wait_ms < 0 || wait_ms >= REST_MS)
+		rest(d);
 	wait_ms = delivery_sooner(wait_ms, epds_guc_poll_interval);
 
 	if (epds_mux_wait(d->mux, (long) wait_ms, d->wait_event))

@@ -121,6 +121,10 @@ typedef struct Delivery
 	int			in_flight;		/* jobs in slots */
 	dlist_head	ready;			/* jobs whose next call may be sent */
 	int			at_hand;		/* ready + in flight */
+	bool		held_back;		/* the limits let nothing leave */
+	int			finished;		/* jobs, since rated_at */
+	int			rate;			/* jobs finished per second, lately */
+	int64		rated_at;
 	DeliveryLook look;
 
 	StringInfo	results;		/* JSON objects, one after the other */
@@ -136,6 +140,7 @@ typedef struct Delivery
 	int			empty_takes;	/* in a row, though something was due */
 	int			parked;			/* jobs put aside in a row */
 	bool		fold_failed;
+	bool		worked;			/* since the last rest */
 } Delivery;
 
 /* Tag of the look; jobs have the index of their slot. */
@@ -159,6 +164,7 @@ typedef void (*DeliveryWork) (Delivery *d, void *arg);
 extern ErrorData *delivery_block(Delivery *d, MemoryContext cxt, bool *durable,
 								 DeliveryWork work, void *arg);
 extern bool delivery_error_passes(const ErrorData *error);
+extern bool delivery_error_blames_nobody(const ErrorData *error);
 extern void delivery_log_error(const ErrorData *error, const char *what);
 extern void delivery_job_failed(Delivery *d, int64 job_id,
 								const ErrorData *error);

@@ -169,6 +169,7 @@ finish_job(Delivery *d, DeliveryJob *job)
 		result_end(d, job, call, start);
 	}
 	d->at_hand--;
+	d->finished++;
 	delivery_batch_done(job->batch);
 }
 
@@ -262,6 +263,12 @@ send_job(Delivery *d, DeliveryJob *job)
 					"call of its job created");
 		return;
 	}
+	if (path[0] != '/')
+	{
+		/* epds_pipedrive_send() would throw, and stop everybody */
+		refuse_call(d, job, "the path of the call does not begin with a slash");
+		return;
+	}
 	for (i = 0; d->slots[i].job != NULL; i++)
 		Assert(i < d->mux_size);
 
@@ -289,6 +296,7 @@ delivery_send(Delivery *d)
 	{
 		int64		wait_ms = epds_pace_reserve(&d->pace);
 
+		d->held_back = wait_ms > 0;
 		if (wait_ms > 0)
 			return wait_ms;
 		send_job(d, dlist_container(DeliveryJob, node,
@@ -428,7 +436,7 @@ delivery_settle_due(const Delivery *d)
 	if (d->nresults == 0)
 		return d->settle_now && d->pace.news;
 	return d->settle_now || d->nresults >= SETTLE_RESULTS ||
-		d->in_flight == 0 ||
+		(d->in_flight == 0 && (d->at_hand == 0 || d->held_back)) ||
 		epds_clock_ms() - d->oldest_ms >= SETTLE_AFTER_MS;
 }
 
@@ -541,7 +549,9 @@ delivery_settle(Delivery *d)
 	error = settle(d, d->results->data, d->creates);
 	if (error != NULL && !d->gone)
 	{
-		if (delivery_error_passes(error))
+		/* begin anew later, and look: outcomes cannot be kept for hours */
+		if (delivery_error_passes(error) ||
+			delivery_error_blames_nobody(error))
 			ReThrowError(error);
 		delivery_log_error(error, "settling a group of outcomes");
 		settle_singly(d);

@@ -21,6 +21,10 @@
 /* Jobs at hand per connection; a new batch when half of them are gone. */
 #define JOBS_PER_CONNECTION 4
 
+/* The same when they leave fast: at most, and how often the speed is measured. */
+#define MOST_JOBS_AT_HAND 512
+#define RATE_MS 250
+
 /* The most jobs taken at once, when batch after batch has nothing to send. */
 #define MOST_JOBS 1000
 
@@ -163,7 +167,8 @@ static void
 take_failed(Delivery *d, const TakeArgs *take, const ErrorData *error)
 {
 	delivery_log_error(error, "planning a batch of jobs");
-	if (take->planned || delivery_error_passes(error))
+	if (take->planned || delivery_error_passes(error) ||
+		delivery_error_blames_nobody(error))
 		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
 	else if (take->jobs > 1)
 		d->single_takes = SINGLE_TAKES;
@@ -172,12 +177,31 @@ take_failed(Delivery *d, const TakeArgs *take, const ErrorData *error)
 }
 
 /*
+ * measure
+ *		How many jobs a second are finished, as a slowly moving figure.
+ */
+static void
+measure(Delivery *d)
+{
+	int64		now = epds_clock_ms();
+	int64		passed = now - d->rated_at;
+
+	if (passed < RATE_MS)
+		return;
+	d->rate = (d->rate + (int) (d->finished * 1000 / passed)) / 2;
+	d->finished = 0;
+	d->rated_at = now;
+}
+
+/*
  * jobs_to_take
  *		How many jobs to ask for now; 0 = enough at hand.
  *
- * With a burst limit no more is taken than can leave within about a window:
- * what is at hand cannot be overtaken by a live order.  After batches that had
- * nothing to send (jobs of which nothing had changed) more is asked for.
+ * What is at hand cannot be overtaken by a live order, so it is never more
+ * than leaves within about a second: little when a burst limit rules, more
+ * when nothing holds us back, because each batch has its price.  After batches
+ * that had nothing to send (jobs of which nothing had changed) more is asked
+ * for.
  */
 static int
 jobs_to_take(Delivery *d)
@@ -185,6 +209,8 @@ jobs_to_take(Delivery *d)
 	int			target = d->mux_size * JOBS_PER_CONNECTION;
 	int			jobs;
 
+	measure(d);
+	target = Max(target, Min(d->rate / 2, MOST_JOBS_AT_HAND));
 	if (d->pace.burst_limit > 0)
 		target = Min(target, Max(d->pace.burst_limit / 2, 2));
 	if (epds_pace_probing(&d->pace))
@@ -255,6 +281,7 @@ delivery_take(Delivery *d)
 	if (d->single_takes > 0)
 		d->single_takes--;
 	d->parked = 0;
+	d->worked |= take.calls > 0 || take.due_ms == 0;
 	if (take.calls > 0)
 	{
 		d->empty_takes = 0;

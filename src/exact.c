@@ -12,8 +12,8 @@
  * a refusal (a JSON error that the caller's SQL decides about), or a failure.
  * An empty or broken body is never "no rows".
  *
- * Exact is master (law 1): whatever is sent passes epds_exact_check_write(),
- * and that knows two things that may be written.
+ * Exact is master (law 1): whatever is sent passes epds_exact_check_write();
+ * the list of what may be written is in exact_write.c.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -30,6 +30,7 @@
 
 #include "compat.h"
 #include "exact_internal.h"
+#include "exact_write.h"
 #include "json_scan.h"
 #include "tx.h"
 
@@ -65,72 +66,10 @@ typedef enum AnswerKind
 
 /* -------------------------------------------------------- what may be sent */
 
-/* Step over "/api/v1/", a division and "/"; NULL when the path is another. */
-static const char *
-after_division(const char *path)
-{
-	static const char prefix[] = "/api/v1/";
-	const char *p = path;
-
-	if (strncmp(p, prefix, sizeof(prefix) - 1) != 0)
-		return NULL;
-	p += sizeof(prefix) - 1;
-	if (*p < '1' || *p > '9')
-		return NULL;
-	while (*p >= '0' && *p <= '9')
-		p++;
-	return (*p == '/') ? p + 1 : NULL;
-}
-
-/* Is this "(guid'…')" with a GUID of 36 characters and nothing after it? */
-static bool
-is_key(const char *p)
-{
-	static const char opening[] = "(guid'";
-	static const char closing[] = "')";
-
-	if (strncmp(p, opening, sizeof(opening) - 1) != 0)
-		return false;
-	p += sizeof(opening) - 1;
-	if (strspn(p, "0123456789abcdefABCDEF-") != 36)
-		return false;
-	return strcmp(p + 36, closing) == 0;
-}
-
-/*
- * The short list: contacts may be made and changed, subscriptions to webhooks
- * made and removed.  Orders, invoices, items and accounts never.
- */
-static bool
-is_write_allowed(const char *method, const char *path)
-{
-	static const char contacts[] = "crm/Contacts";
-	static const char hooks[] = "webhooks/WebhookSubscriptions";
-	const char *p = after_division(path);
-	bool		is_contacts;
-	const char *rest;
-
-	if (p == NULL)
-		return false;
-	is_contacts = strncmp(p, contacts, sizeof(contacts) - 1) == 0;
-	if (is_contacts)
-		rest = p + sizeof(contacts) - 1;
-	else if (strncmp(p, hooks, sizeof(hooks) - 1) == 0)
-		rest = p + sizeof(hooks) - 1;
-	else
-		return false;
-
-	if (strcmp(method, "POST") == 0)
-		return *rest == '\0';
-	if (strcmp(method, is_contacts ? "PUT" : "DELETE") == 0)
-		return is_key(rest);
-	return false;
-}
-
 void
 epds_exact_check_write(const char *method, const char *path)
 {
-	if (strcmp(method, "GET") == 0 || is_write_allowed(method, path))
+	if (epds_exact_request_allowed(method, path))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -376,13 +315,22 @@ retry_after_ms(const EpdsHttpAnswer *answer)
 	return (seconds > 0 && seconds <= 7 * 86400) ? seconds * 1000 : 0;
 }
 
+/*
+ * Until when Exact allows this process no calls to a division; so the other
+ * feeds of a run need not ask to learn the same.
+ */
+static TimestampTz limited_until = 0;
+static int	limited_division = 0;
+
 /* Throw: the limit ends too late to be waited for. */
 static void
-throw_limited(const EpdsHttpAnswer *answer, int64 wait_ms)
+throw_limited(int division, const EpdsHttpAnswer *answer, int64 wait_ms)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													wait_ms);
 
+	limited_until = until;
+	limited_division = division;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("Exact Online allows no calls until %s",
@@ -412,6 +360,14 @@ book_call(int division, const char *feed, bool importing, bool *said)
 {
 	const char *args[3];
 
+	if (division == limited_division)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														   limited_until);
+
+		if (left > 0)
+			throw_limited(division, NULL, left);
+	}
 	args[0] = psprintf("%d", division);
 	args[1] = feed;
 	args[2] = importing ? "true" : "false";
@@ -434,7 +390,7 @@ book_call(int division, const char *feed, bool importing, bool *said)
 			return base_url;
 		}
 		if (wait_ms > LONGEST_WAIT_MS)
-			throw_limited(NULL, wait_ms);
+			throw_limited(division, NULL, wait_ms);
 		notice_wait(said, wait_ms);
 		epds_pause(wait_ms);
 	}
@@ -458,7 +414,7 @@ get_once(int division, const char *access_token, const char *url,
 	request.url = url;
 	request.headers = headers;
 
-	epds_exact_check_write(request.method, url);
+	epds_exact_check_write(request.method, path_of(url));
 	epds_lock_wait(EPDS_LOCK_DIVISION, (uint32) division, CALL_PATIENCE_MS);
 	PG_TRY();
 	{
@@ -524,7 +480,7 @@ epds_exact_read(int division, const char *feed, const char *path_or_url,
 				/* the next booking waits for what the headers said */
 				wait_ms = retry_after_ms(answer);
 				if (wait_ms > LONGEST_WAIT_MS || ++limits > MAX_LIMIT_WAITS)
-					throw_limited(answer, Max(wait_ms, LONGEST_WAIT_MS));
+					throw_limited(division, answer, Max(wait_ms, LONGEST_WAIT_MS));
 				notice_wait(&said, wait_ms);
 				epds_pause(wait_ms);
 				break;
@@ -563,9 +519,9 @@ epds_exact_probe(const char *access_token, const char *base_url,
 	const char *rest = path_of(path);
 	int			division = 0;
 
-	/* "/api/v1/current/Me" belongs to none */
-	if (after_division(rest) != NULL)
-		division = atoi(rest + strlen("/api/v1/"));
+	/* "/api/v1/current/Me" belongs to none and counts as 0 */
+	if (strncmp(rest, "/api/v1/", 8) == 0)
+		division = atoi(rest + 8);
 	get_once(division, access_token, whole_url(base_url, path), answer);
 	(void) look_at(answer, &replaced);
 }

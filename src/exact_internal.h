@@ -63,7 +63,7 @@ extern void epds_pause(long milliseconds);
 extern void epds_check_base_url(const char *base_url);
 
 /* Law 10: throws. */
-extern void epds_throw_not_this_instance(void) pg_attribute_noreturn();
+extern void epds_throw_not_this_instance(void);
 
 /* -------------------------------- oauth_endpoint.c: one call for a token pair */
 
@@ -108,7 +108,7 @@ extern void epds_store_token_pair(const EpdsTokenAnswer *token, const char *how)
 
 extern char *epds_encode_url(const char *url);
 extern bool epds_stays_on_site(const char *path_or_url, const char *base_url);
-extern void epds_throw_other_site(const char *url) pg_attribute_noreturn();
+extern void epds_throw_other_site(const char *url);
 
 typedef enum EpdsExactVerdict
 {

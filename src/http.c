@@ -196,10 +196,34 @@ reserve_fds(EpdsMux *mux)
 }
 
 /*
+ * The set that epds_mux_wait() waits on.
+ */
+static void
+make_wait_set(EpdsMux *mux)
+{
+	mux->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (mux->epoll_fd < 0)
+		ereport(ERROR,
+				(errcode_for_socket_access(),
+				 errmsg("could not create an epoll set: %m")));
+
+	mux->wait_set = epds_wait_event_set_create(3);
+	AddWaitEventToSet(mux->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch,
+					  NULL);
+	AddWaitEventToSet(mux->wait_set, WL_SOCKET_READABLE, mux->epoll_fd, NULL,
+					  NULL);
+	/* a stand-alone backend has none */
+	if (IsUnderPostmaster)
+		AddWaitEventToSet(mux->wait_set, WL_EXIT_ON_PM_DEATH,
+						  PGINVALID_SOCKET, NULL, NULL);
+}
+
+/*
  * Make a mux; see http.h.
  *
- * It has a memory context of its own below cxt, whose reset callback is armed
- * before the first foreign object exists.
+ * It has a memory context of its own, whose reset callback is armed before the
+ * first foreign object exists.  Until all is well that context is below the
+ * current one, which an ERROR cleans up; cxt may be one that nobody resets.
  */
 EpdsMux *
 epds_mux_create(MemoryContext cxt, int max_connections)
@@ -212,7 +236,7 @@ epds_mux_create(MemoryContext cxt, int max_connections)
 	Assert(max_connections > 0);
 	init_library();
 
-	own = AllocSetContextCreate(cxt, "exact_pd_sync HTTP",
+	own = AllocSetContextCreate(CurrentMemoryContext, "exact_pd_sync HTTP",
 								ALLOCSET_DEFAULT_SIZES);
 	mux = MemoryContextAllocZero(own, sizeof(EpdsMux));
 	mux->cxt = own;
@@ -234,24 +258,13 @@ epds_mux_create(MemoryContext cxt, int max_connections)
 	MemoryContextRegisterResetCallback(own, &mux->callback);
 
 	reserve_fds(mux);
-	mux->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (mux->epoll_fd < 0)
-		ereport(ERROR,
-				(errcode_for_socket_access(),
-				 errmsg("could not create an epoll set: %m")));
-
-	mux->wait_set = epds_wait_event_set_create(3);
-	AddWaitEventToSet(mux->wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch,
-					  NULL);
-	AddWaitEventToSet(mux->wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
-					  NULL, NULL);
-	AddWaitEventToSet(mux->wait_set, WL_SOCKET_READABLE, mux->epoll_fd, NULL,
-					  NULL);
-
+	make_wait_set(mux);
 	block_signals(&saved);
 	(void) epds_transfer_setup_multi(mux);
 	restore_signals(&saved);
 	raise_trouble(mux);
+
+	MemoryContextSetParent(own, cxt);
 	return mux;
 }
 
@@ -514,7 +527,7 @@ epds_mux_wait(EpdsMux *mux, long timeout_ms, uint32 wait_event)
 		mux_drive(mux);
 
 		/* with enough to do we might never come to the wait that sees it */
-		if (!PostmasterIsAlive())
+		if (IsUnderPostmaster && !PostmasterIsAlive())
 			proc_exit(1);
 		CHECK_FOR_INTERRUPTS();
 		if (!dlist_is_empty(&mux->done))

@@ -65,6 +65,12 @@
 #define LOW_SPEED_SECONDS 60L
 
 /*
+ * Connections idle for longer are not used again.  Gateways close them after a
+ * minute or more; a POST sent at that very moment has an unknown outcome.
+ */
+#define MAX_IDLE_SECONDS 55L
+
+/*
  * All header bytes of one answer.  Real ones have 1-4 kB; without a bound a
  * server could keep us reading headers for ever below the low-speed limit.
  */
@@ -416,9 +422,13 @@ set_limit_options(EpdsSlot *slot)
 	SETOPT(CURLOPT_LOW_SPEED_LIMIT, LOW_SPEED_BYTES);
 	SETOPT(CURLOPT_LOW_SPEED_TIME, LOW_SPEED_SECONDS);
 	SETOPT(CURLOPT_TCP_KEEPALIVE, 1L);
+	SETOPT(CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
 	SETOPT(CURLOPT_MAXFILESIZE_LARGE,
 		   (curl_off_t) slot->request->max_answer);
-	SETOPT(CURLOPT_BUFFERSIZE, READ_BUFFER);
+
+	/* a wish: refused while a failed transfer's buffer is still there */
+	(void) curl_easy_setopt(slot->easy, CURLOPT_BUFFERSIZE, READ_BUFFER);
+
 	SETOPT(CURLOPT_ERRORBUFFER, slot->error);
 	SETOPT(CURLOPT_PRIVATE, slot);
 	SETOPT(CURLOPT_OPENSOCKETFUNCTION, open_socket_callback);

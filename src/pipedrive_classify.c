@@ -110,24 +110,24 @@ static int64
 header_number(const cJSON *headers, const char *name)
 {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(headers, name);
-	const char *text;
+	const char *content;
 	int64		value = 0;
 	int			digits = 0;
 
 	if (!cJSON_IsString(item))
 		return -1;
-	text = item->valuestring;
-	while (*text == ' ')
-		text++;
+	content = item->valuestring;
+	while (*content == ' ')
+		content++;
 	/* 15 digits: far above any limit, far below overflow */
-	for (; isdigit((unsigned char) *text) && digits < 15; text++, digits++)
-		value = value * 10 + (*text - '0');
+	for (; isdigit((unsigned char) *content) && digits < 15; content++, digits++)
+		value = value * 10 + (*content - '0');
 	if (digits == 0)
 		return -1;
 	/* "1.5" seconds: the next whole one is safe */
-	if (*text == '.')
+	if (*content == '.')
 		return value + 1;
-	return (*text == '\0' || *text == ' ') ? value : -1;
+	return (*content == '\0' || *content == ' ') ? value : -1;
 }
 
 /*
@@ -136,10 +136,10 @@ header_number(const cJSON *headers, const char *name)
  *		the tree and must not throw before deleting it.
  */
 static cJSON *
-parse(const char *text, size_t len)
+parse(const char *content, size_t len)
 {
 	/* the terminating zero counts, or the end is not checked */
-	return cJSON_ParseWithLengthOpts(text, len + 1, NULL, true);
+	return cJSON_ParseWithLengthOpts(content, len + 1, NULL, true);
 }
 
 /*
@@ -222,11 +222,11 @@ describe_refusal(const cJSON *tree, int status, char *dst, size_t size)
 		append_clipped(dst, size, message->valuestring);
 	else if (cJSON_IsObject(errors) || cJSON_IsArray(errors))
 	{
-		char	   *text = cJSON_PrintUnformatted(errors);
+		char	   *printed = cJSON_PrintUnformatted(errors);
 
-		if (text != NULL)
-			append_clipped(dst, size, text);
-		cJSON_free(text);
+		if (printed != NULL)
+			append_clipped(dst, size, printed);
+		cJSON_free(printed);
 	}
 	else if (cJSON_IsString(info))
 		append_clipped(dst, size, info->valuestring);

@@ -33,12 +33,6 @@
 
 #define SHARED_NAME "exact_pd_sync"
 
-/*
- * Requests reach the other side closer together than they left: the window is
- * taken 5 % longer than it is.
- */
-#define BURST_US_PER_MS 1050
-
 /* How often a session looks whether workers have come or gone. */
 #define WORKER_WAIT_STEP_MS 20
 
@@ -331,60 +325,26 @@ epds_note_extension_change(void)
 	(void) wake_workers(MyDatabaseId, pids);
 }
 
-/*
- * The arithmetic of epds_burst_reserve(): pure, the ring is the caller's.
- * A request may go when fewer than limit were sent in the window before now;
- * so the (limit - count + 1)th newest must be older than the window.
- */
-static int64
-burst_take(EpdsBurst *burst, int64 now, int limit, int64 window, int count)
-{
-	int			allowed = limit - count;
-	int64		wait = burst->born_us + window - now;
-
-	if (wait <= 0 && burst->count > allowed)
-	{
-		int			i = (burst->newest - allowed + EPDS_BURST_RING) % EPDS_BURST_RING;
-
-		wait = burst->sent_us[i] + window - now;
-	}
-	if (wait > 0)
-		return wait;
-	for (int i = 0; i < count; i++)
-	{
-		burst->newest = (burst->newest + 1) % EPDS_BURST_RING;
-		burst->sent_us[burst->newest] = now;
-	}
-	burst->count = Min(burst->count + count, EPDS_BURST_RING);
-	return 0;
-}
-
 /* See worker.h.  Never throws, takes no heavyweight lock. */
 int64
 epds_burst_reserve(int limit, int window_ms, int count)
 {
 	EpdsBurst  *burst = &local_burst;
-	int64		window = (int64) window_ms * BURST_US_PER_MS;
-	int64		wait;
+	EpdsDatabase *slot;
+	int64		wait_us;
 
 	if (limit <= 0 || count <= 0)
 		return 0;
-	limit = Min(limit, EPDS_BURST_RING);
-	count = Min(count, limit);
 	if (local_burst.born_us == 0)
 		local_burst.born_us = monotonic_us();
+	if (epds_shared == NULL || !OidIsValid(MyDatabaseId))
+		return epds_burst_take(burst, monotonic_us(), limit, window_ms, count);
 
-	if (epds_shared != NULL && OidIsValid(MyDatabaseId))
-	{
-		EpdsDatabase *slot;
-
-		epds_shared_lock(LW_EXCLUSIVE);
-		slot = epds_shared_make(MyDatabaseId);
-		if (slot != NULL)
-			burst = &slot->burst;
-		wait = burst_take(burst, monotonic_us(), limit, window, count);
-		epds_shared_unlock();
-		return wait;
-	}
-	return burst_take(burst, monotonic_us(), limit, window, count);
+	epds_shared_lock(LW_EXCLUSIVE);
+	slot = epds_shared_make(MyDatabaseId);
+	if (slot != NULL)
+		burst = &slot->burst;
+	wait_us = epds_burst_take(burst, monotonic_us(), limit, window_ms, count);
+	epds_shared_unlock();
+	return wait_us;
 }

@@ -25,21 +25,11 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "burst_ring.h"
 #include "worker.h"
-
-/* Send times remembered per database; also the largest burst limit possible. */
-#define EPDS_BURST_RING 1024
 
 /* Sessions that can keep workers away at the same time; see utility_hook.c. */
 #define EPDS_MAX_HOLDS 32
-
-typedef struct EpdsBurst
-{
-	int64		born_us;		/* monotonic; what was sent before is unknown */
-	int			newest;			/* index of the newest entry */
-	int			count;			/* entries in use */
-	int64		sent_us[EPDS_BURST_RING];	/* monotonic send times */
-} EpdsBurst;
 
 typedef struct EpdsWorkerState
 {

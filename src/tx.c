@@ -146,8 +146,11 @@ tx_forget(void)
 static void
 tx_xact_callback(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT)
-		tx_forget();
+	if (event != XACT_EVENT_ABORT && event != XACT_EVENT_COMMIT)
+		return;
+	tx_forget();
+	if (tx.mode == TX_FUNCTION)
+		tx.mode = tx.mode_before;
 }
 
 /* Likewise for PL/pgSQL's EXCEPTION around a plain function of ours. */
@@ -224,8 +227,8 @@ epds_tx_in_worker(void)
 }
 
 /*
- * Blocks of a plain function.  An ERROR between the two calls needs no second
- * one: the next function or procedure sets the mode anew.
+ * Blocks of a plain function.  After an ERROR between the two calls the end of
+ * the transaction does what the second one would.
  */
 void
 epds_tx_in_function(bool yes)

@@ -452,16 +452,15 @@ epds_wake_worker(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* worker_pid(kind text) returns integer, NULL when none runs. */
+/*
+ * worker_pid(kind text) returns integer, 0 when none runs.  The C name without
+ * the suffix belongs to worker.h.
+ */
 PG_FUNCTION_INFO_V1(epds_worker_pid_sql);
 Datum
 epds_worker_pid_sql(PG_FUNCTION_ARGS)
 {
-	int			pid = epds_worker_pid(kind_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0))));
-
-	if (pid == 0)
-		PG_RETURN_NULL();
-	PG_RETURN_INT32(pid);
+	PG_RETURN_INT32(epds_worker_pid(kind_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
 }
 
 /* preloaded() returns boolean: can there be workers at all? */

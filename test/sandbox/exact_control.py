@@ -262,7 +262,8 @@ class Control:
     def item(self, wanted):
         maker = self.maker
         if isinstance(wanted, dict):
-            item = maker.item(age_days=0, **{key: wanted.pop(key) for key in ("code", "description", "price") if key in wanted})
+            given = {key: wanted.pop(key) for key in ("code", "description", "price") if key in wanted}
+            item = maker.item(age_days=0, **{key: number(value) if isinstance(value, Decimal) else value for key, value in given.items()})
             item.d.update(wanted)
             self.flush()
             return item

@@ -400,12 +400,17 @@ is(part($answer, 'body'), '<html>caf?</html>', '... made storable');
 
 note 'faults';
 
+# Each is followed by a good request in the same session, which uses the same
+# handle again.
 sub fault
 {
-	my ($name, $path, $option, $result, $error) = @_;
-	my $got = fetch($path, %$option);
+	my ($name, $url, $option, $result, $error) = @_;
+	$url = "$base$url" if $url =~ /^\//;
+	my ($got, $next) =
+	  fetch_all(fetch_sql($url, %$option), fetch_sql("$base/gzip"));
 	is(part($got, 'result'), $result, "$name: $result");
 	like(part($got, 'error'), $error, '... and says why');
+	is(part($next, 'body_len'), '5008', '... and the next request is answered');
 	return;
 }
 
@@ -433,24 +438,49 @@ fault('not UTF-8, after a change', '/latin1', { method => 'POST' },
 fault('too large, after a change', '/big', { method => 'POST', max => 1000 },
 	'unknown', qr/\w/);
 
-($answer) = fetch_all(fetch_sql('http://127.0.0.1:1/'));
-is(part($answer, 'result'), 'not_sent', 'connection refused: not sent');
-like(part($answer, 'error'), qr/^while connecting: /, '... and says where');
-($answer) = fetch_all(fetch_sql('https://no-such-host.invalid/'));
-is(part($answer, 'result'), 'not_sent', 'unknown host: not sent');
-like(part($answer, 'error'), qr/^while looking up the host: /,
-	'... and says where');
-($answer) =
-  fetch_all(fetch_sql("http://127.0.0.1:$blackhole_port/", timeout => 500));
-is(part($answer, 'result'), 'not_sent', 'no connection in time: not sent');
-
-for my $url ("http://127.0.0.1.other.test:$port/ok",
+fault('connection refused', 'http://127.0.0.1:1/', {}, 'not_sent',
+	qr/^while connecting: /);
+fault('unknown host', 'https://no-such-host.invalid/', {}, 'not_sent',
+	qr/^while looking up the host: /);
+fault('no connection in time', "http://127.0.0.1:$blackhole_port/",
+	{ timeout => 500 }, 'not_sent', qr/^while connecting: .*timed out/i);
+fault('no lookup in time', 'https://www.slow.test/', { timeout => 500 },
+	'not_sent', qr/^while looking up the host: .*timed out/i)
+  if $slow_lookup;
+fault("refused: $_", $_, {}, 'refused', qr/^the URL|^plain http/)
+  foreach ("http://127.0.0.1.other.test:$port/ok",
 	'http://start.exactonline.nl/', "https://127.0.0.1:$port\\\@other.test/",
-	'file:///etc/passwd')
+	'file:///etc/passwd');
+
+# A server nobody vouches for: the request must not reach it.
+SKIP:
 {
-	($answer) = fetch_all(fetch_sql($url));
-	is(part($answer, 'result'), 'refused', "refused: $url");
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	skip 'no openssl command', 3
+	  if system("openssl req -x509 -newkey rsa:2048 -nodes -days 2 "
+		  . "-subj /CN=localhost -addext subjectAltName=DNS:localhost "
+		  . "-keyout $dir/key -out $dir/cert 2>/dev/null") != 0;
+	my $tls_port = PostgreSQL::Test::Cluster::get_free_port();
+	my $tls_log = '';
+	my $tls = IPC::Run::start(
+		[
+			'openssl', 's_server', '-accept', $tls_port, '-cert',
+			"$dir/cert", '-key', "$dir/key", '-www'
+		],
+		'<', \'', '>&', \$tls_log);
+	for (1 .. 100)
+	{
+		last if IO::Socket::INET->new("127.0.0.1:$tls_port");
+		sleep 0.1;
+	}
+	($answer) = fetch_all(fetch_sql("https://localhost:$tls_port/"));
+	is(part($answer, 'result'), 'not_sent', 'unknown certificate: not sent');
+	like(part($answer, 'error'), qr/^while connecting: .*certificate/i,
+		'... and says why');
+	is(part($answer, 'body'), '', '... and nothing was read');
+	$tls->kill_kill;
 }
+
 is(part(fetch('/ok'), 'result'), 'ok', 'loopback may be allowed');
 is( part(
 		$node->safe_psql('postgres', fetch_sql("$base/ok")), 'error'),
@@ -467,7 +497,9 @@ my @answers = fetch_all(
 	fetch_sql("$base/once", method => 'POST'),
 	fetch_sql("$base/once", method => 'POST'));
 is(part($answers[0], 'result'), 'ok', 'the first POST is answered');
-is(part($answers[1], 'result'), 'unknown',
+# libcurl before 7.80 cannot be stopped from repeating: there, each POST has a
+# connection of its own, and this one is answered
+like(part($answers[1], 'result'), qr/^(unknown|ok)$/,
 	'the second, on the same connection, is not: its outcome is unknown');
 is(part($answers[2], 'result'), 'ok', 'the next has a new connection');
 is(requests_of('POST /once'), 3, 'no POST was repeated behind our back');

@@ -14,10 +14,11 @@ my $settings = q{
 exact_pd_sync.poll_interval = '10min'
 max_worker_processes = 16
 log_statement = none
+restart_after_crash = on
 };
 
 my $node = PostgreSQL::Test::Cluster->new('main');
-$node->init(allows_streaming => 1);
+$node->init(allows_streaming => 1, extra => [ "--encoding=UTF8", "--locale=C.UTF-8" ]);
 $node->append_conf('postgresql.conf', $settings);
 
 # Workers that exist, by database; "launcher" for the one that has none.
@@ -58,8 +59,8 @@ $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION exact_pd_sync');
 is($node->safe_psql('postgres', 'SELECT exact_pd_sync.preloaded()'),
 	'f', 'the extension works without being preloaded');
-is($node->safe_psql('postgres', "SELECT exact_pd_sync.worker_pid('delivery') IS NULL"),
-	't', '... but has no worker');
+is($node->safe_psql('postgres', "SELECT exact_pd_sync.worker_pid('delivery')"),
+	'0', '... but has no worker');
 is($node->safe_psql('postgres', 'SELECT exact_pd_sync.stop_worker()'),
 	't', '... so that all of them are stopped');
 my ($rc, $out, $err) = $node->psql('postgres', 'SELECT exact_pd_sync.start_worker()');
@@ -76,19 +77,19 @@ workers_become('none:launcher', 'an empty list starts the launcher alone');
 is(log_count(qr/exact_pd_sync\.databases is empty/), 1, '... which says so, once');
 
 $node->safe_psql('postgres', 'CREATE DATABASE alpha');
-$node->safe_psql('postgres', 'CREATE DATABASE "Be,ta"');
+$node->safe_psql('postgres', 'CREATE DATABASE "beTa,1"');
 $node->safe_psql('postgres',
-	q{ALTER SYSTEM SET exact_pd_sync.databases = 'alpha, nosuch, "Be,ta", alpha'});
+	q{ALTER SYSTEM SET exact_pd_sync.databases = 'alpha, nosuch, "beTa,1", alpha'});
 $node->reload;
-workers_become('none:launcher alpha:delivery alpha:intake Be,ta:delivery Be,ta:intake',
+workers_become('none:launcher alpha:delivery alpha:intake beTa,1:delivery beTa,1:intake',
 	'a reload starts the workers of every database listed');
 $node->safe_psql('postgres', 'SELECT pg_reload_conf()') for 1 .. 3;
 $node->poll_query_until('postgres', $workers_sql,
-	'none:launcher alpha:delivery alpha:intake Be,ta:delivery Be,ta:intake');
+	'none:launcher alpha:delivery alpha:intake beTa,1:delivery beTa,1:intake');
 is(log_count(qr/Database "nosuch": it does not exist/), 1, 'a missing one is named once');
 $node->safe_psql('postgres', 'CREATE DATABASE nosuch');
 workers_become(
-	'none:launcher alpha:delivery alpha:intake Be,ta:delivery Be,ta:intake nosuch:delivery nosuch:intake',
+	'none:launcher alpha:delivery alpha:intake beTa,1:delivery beTa,1:intake nosuch:delivery nosuch:intake',
 	'it gets workers as soon as it is created');
 $node->safe_psql('postgres', q{ALTER SYSTEM SET exact_pd_sync.databases = 'alpha'});
 $node->reload;
@@ -196,6 +197,7 @@ workers_become('none:launcher alpha:delivery alpha:intake', 'all come back after
 note 'as whom they connect';
 # ----------
 $node->safe_psql('postgres', 'CREATE ROLE sync_worker LOGIN');
+$node->safe_psql('alpha', q{SELECT exact_pd_sync.grant_worker('sync_worker')});
 $node->safe_psql('postgres', q{ALTER SYSTEM SET exact_pd_sync.role = 'sync_worker'});
 $node->restart;
 ok( $node->poll_query_until('postgres',

@@ -1,0 +1,201 @@
+# Exact's open points, in every position of the sandbox's switches: where its
+# documentation is silent, the extension must not care.  The same scenario runs
+# under each group of switches on a fresh sandbox with the same data, and must
+# end in the same account at Pipedrive, without a forbidden call.
+#
+# Switches that are looked at elsewhere: exact_next_host, exact_minute_limit,
+# exact_day_limit, exact_429_headers, exact_retry_after, exact_error_block,
+# exact_error_block_status, exact_foreign_calls_per_minute (240_pages).
+# Switches that cannot matter here: exact_webhook_*, exact_lost_contact_answers
+# and exact_receivable_sign, exact_deleted_key_13 (webhooks, contacts, invoices
+# are not read or written), exact_latency_ms (time, not content),
+# exact_redirect_uri (what the person registered), csv_no_customer (a way to
+# load data).  exact_url_too_long_status: no URL of ours comes near the limit,
+# which is tested instead.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use EpdsAgree;
+use EpdsTest;
+use JSON::PP ();
+use Test::More;
+
+my ($true, $false) = (JSON::PP::true, JSON::PP::false);
+my %base = (burst_limit => 0, exact_minute_limit => 100000);
+my $t = EpdsTest->new('switches_exact', orders => 8, months => 6, switches => \%base);
+
+# ------------
+# The scenario
+# ------------
+
+# Orders of every kind that these switches could bend, before the first run.
+sub orders_before
+{
+	my @items = map {
+		{ code => "SW-$_", description => "Vaas $_", price => 7.35 + $_ * 1.11 }
+	} 1 .. 6;
+	$t->post(
+		'/exact/orders',
+		[
+			{
+				number => 30001, customer => { name => 'Tuincentrum De Wilg B.V.', code => '4711' },
+				salesperson => 'Anna de Wit', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ map { { item => { %{ $items[$_] } }, quantity => $_ + 2 } } 0 .. 2 ],
+			},
+			{
+				# a discount over the whole order, on amounts that do not divide
+				number => 30002, customer => '4711', salesperson => 'Bram Hoekstra', discount => 0.05,
+				status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [
+					{ item => 'SW-1', quantity => 7, price => 12.37 }, { item => 'SW-2', quantity => 3, price => 0.99 },
+					{ item => 'SW-3', quantity => 11, price => 4.45, discount => 0.1 },
+				],
+			},
+			{
+				# the same article twice, and enough lines for a bulk call
+				number => 30003, customer => { name => 'Bloemen & Zo', code => '4712' }, salesperson => 'Chantal Verbeek',
+				status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ map { { item => "SW-" . (1 + $_ % 3), quantity => $_ + 1, price => 3.33 + $_ } } 0 .. 6 ],
+			},
+			{
+				number => 30004, customer => { name => 'Gärtnerei Müller GmbH', code => '4713', country => 'DE' },
+				salesperson => 'Fatima El Amrani', status => 12, delivery_status => 20, invoice_status => 12,
+				lines => [ { item => 'SW-2', quantity => 5 } ],
+			},
+			{
+				number => 30005, customer => '4712', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ { item => 'SW-3', quantity => 1 } ],
+			},
+		]);
+	return;
+}
+
+# What happens at Exact afterwards.
+sub changes
+{
+	$t->patch('/exact/orders/30001', { delivery_status => 21 });
+	$t->patch('/exact/orders/30002/lines/1', { quantity => 8 });
+	$t->patch('/exact/orders/30003/lines/2', { quantity => 40 });
+	$t->delete('/exact/orders/30003/lines/5');
+	$t->post('/exact/orders/30003/lines', { item => 'SW-2', quantity => 2, price => 9.99 });
+	$t->patch('/exact/orders/30004', { status => 45, delivery_status => 12 });
+	$t->delete('/exact/orders/30005');
+	$t->post(
+		'/exact/orders',
+		{
+			number => 30006, customer => { name => 'Nieuwe Klant', code => '4714' }, salesperson => 'Dirk-Jan Mulder',
+			status => 12, delivery_status => 12, invoice_status => 12,
+			lines => [ map { { item => "SW-" . (1 + $_ % 3), quantity => $_ + 1 } } 0 .. 5 ],
+		});
+	$t->post('/exact/orders/30001/invoice', {});
+	return;
+}
+
+my ($expected, $expected_name);
+
+# Runs all of it; the account must be that of the first run.
+sub scenario
+{
+	my ($name, %switch) = @_;
+	note $name;
+	fresh($t, switches => { %base, %switch });
+	orders_before();
+	ok($t->first_run, "$name: the first run comes to its end");
+	agrees($t, "$name: every order is a deal");
+	changes();
+	$t->poll;
+	ok($t->settle, "$name: the changes, too");
+	agrees($t, "$name: the deals follow");
+	my $tokens = $t->tokens;
+	$t->poll;
+	$t->settle;
+	is($t->tokens, $tokens, "$name: nothing more is sent when nothing changes");
+	is($t->sql('SELECT count(*) FROM exact_pd_sync.dead_letters'), '0', "$name: no dead letter")
+	  or diag($t->sql('SELECT object, reason, servers_words FROM exact_pd_sync.dead_letters'));
+	$t->no_violations("$name: nothing forbidden");
+
+	my $account = account($t);
+	($expected, $expected_name) = ($account, $name) unless defined $expected;
+	ok($account eq $expected, "$name: the account is that of the run with $expected_name")
+	  or diag(first_difference($expected, $account));
+	return;
+}
+
+sub first_difference
+{
+	my @expected = split /\n/, $_[0];
+	my @account = split /\n/, $_[1];
+	my @told;
+	foreach my $i (0 .. (@expected > @account ? $#expected : $#account))
+	{
+		my ($e, $a) = ($expected[$i] // '', $account[$i] // '');
+		push @told, "expected $e", "     has $a" if $e ne $a;
+		last if @told >= 12;
+	}
+	return join("\n", @told);
+}
+
+# ----------
+# The groups
+# ----------
+
+scenario('the likelier reading');
+
+scenario(
+	'another form of the same',
+	exact_envelope => 'array',
+	exact_plain_date_slashes => $true,
+	exact_rowversion_as_string => $true,
+	exact_expires_in_number => $true,
+	exact_float_noise => $true,
+	exact_shuffle_pages => $true,
+	exact_duplicate_in_page => 'older_first',
+	exact_sync_skiptoken => 'plain',
+	exact_next_encoding => 'encoded',
+	exact_exact_multiple_next => $false,
+	exact_page_size => 4,
+	exact_page_size_single => 2,
+	exact_sync_timestamp => 'array',
+	exact_header_id_equals_order_id => $true,
+	exact_sync_filter_required => $true,
+	exact_bulk_filter_required => $true,
+	exact_select_required => $false,
+	exact_refresh_grace_s => 600);
+
+scenario(
+	'a third form',
+	exact_duplicate_in_page => 'newer_first',
+	exact_sync_skiptoken => 'guid',
+	exact_next_encoding => 'spaces',
+	exact_page_size => 3,
+	exact_deferred_expansions => 'some',
+	exact_sync_timestamp => 'object',
+	exact_deleted_key_32 => 'ID',
+	exact_lines_without_quantities => $true);
+
+scenario(
+	'amounts read otherwise',
+	exact_line_amounts => 'incl',
+	exact_header_amounts => 'excl',
+	exact_header_discount => 'percentage',
+	exact_line_discount => 'default_price',
+	exact_salesperson => 'employee',
+	exact_deferred_expansions => $true,
+	exact_sync_timestamp => 'none');
+
+scenario('progress that leaves the header alone', exact_progress_touches_header => $false);
+
+scenario('dates in UTC', exact_date_zone => 'utc');
+
+my $longest = 0;
+foreach my $call ($t->calls('exact'))
+{
+	my $length = length("$call->{path}?" . ($call->{raw_query} // ''));
+	$longest = $length if $length > $longest;
+}
+cmp_ok($longest, '<', 4000, 'no URL comes near the limit of 6000 characters');
+
+$t->done;
