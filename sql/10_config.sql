@@ -49,9 +49,19 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
 COMMENT ON VIEW setting_list IS 'Every setting with its value in force, its default and what it means. Change one with configure(name, value).';
 
 CREATE FUNCTION setting(p_name text) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
-    AS $$ SELECT value FROM setting_list WHERE name = p_name $$;
+    AS $$
+DECLARE
+    v_value text;
+BEGIN
+    SELECT s.value INTO v_value FROM settings s WHERE s.name = p_name;
+    IF NOT FOUND THEN
+        SELECT l.default_value INTO v_value FROM setting_list l WHERE l.name = p_name;
+    END IF;
+    RETURN v_value;
+END
+$$;
 COMMENT ON FUNCTION setting(text) IS 'The value in force of a setting; NULL if it has none.';
 
 -- ----------------------------------------------------------------- divisions

@@ -13,6 +13,7 @@ CREATE TABLE feed_positions (
     last_timestamp     bigint,
     cursor_timestamp   bigint,
     next_url           text,
+    asked_keys         uuid[],
     run_id             bigint,
     drained_run        bigint,
     last_page_at       timestamptz,
@@ -29,6 +30,7 @@ COMMENT ON COLUMN feed_positions.feed IS 'Name in feed_definitions.';
 COMMENT ON COLUMN feed_positions.last_timestamp IS 'Highest rowversion stored; one position per division and feed (exact-online 7).';
 COMMENT ON COLUMN feed_positions.cursor_timestamp IS 'How far the run in run_id has come.';
 COMMENT ON COLUMN feed_positions.next_url IS 'Exact''s own continuation, for lists without a rowversion.';
+COMMENT ON COLUMN feed_positions.asked_keys IS 'The keys that the list under way was asked for; what it does not name is not there.';
 COMMENT ON COLUMN feed_positions.run_id IS 'Run that reads or last read.';
 COMMENT ON COLUMN feed_positions.drained_run IS 'Run in which its end was last reached.';
 COMMENT ON COLUMN feed_positions.last_page_at IS 'When a page was last stored.';
@@ -199,14 +201,14 @@ BEGIN
         IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
             RETURN v_pos.next_url;
         END IF;
-        SELECT string_agg(format('%s eq guid''%s''', CASE p_feed WHEN 'deferred_lines' THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k)
-          INTO v_keys FROM _missing_keys(p_division, p_feed) k;
+        SELECT string_agg(format('%s eq guid''%s''', CASE p_feed WHEN 'deferred_lines' THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
+          INTO v_keys, v_pos.asked_keys FROM _missing_keys(p_division, p_feed) k;
         IF v_keys IS NULL THEN
             UPDATE feed_positions SET run_id = p_run, drained_run = p_run, last_success = clock_timestamp()
              WHERE division = p_division AND feed = p_feed;
             RETURN NULL;
         END IF;
-        UPDATE feed_positions SET run_id = p_run, next_url = NULL WHERE division = p_division AND feed = p_feed;
+        UPDATE feed_positions SET run_id = p_run, next_url = NULL, asked_keys = v_pos.asked_keys WHERE division = p_division AND feed = p_feed;
         RETURN v_base || _odata_query('$filter=' || v_keys || '&' || v_fields);
 
     WHEN 'function' THEN
@@ -230,6 +232,13 @@ CREATE FUNCTION _page_rows(p_page jsonb) RETURNS jsonb
                       WHEN jsonb_typeof(p_page->'d'->'results') = 'array' THEN p_page->'d'->'results'
                       WHEN jsonb_typeof(p_page->'d') = 'object' AND NOT (p_page->'d') ? 'results' THEN jsonb_build_array(p_page->'d') END $$;
 COMMENT ON FUNCTION _page_rows(jsonb) IS 'The rows of an answer in any of Exact''s three shapes (exact-online 2.2); NULL when it is none of them.';
+
+CREATE FUNCTION _page_rows_unread(p_page json) RETURNS json
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ SELECT CASE WHEN json_typeof(p_page->'d') = 'array' THEN p_page->'d'
+                      WHEN json_typeof(p_page->'d'->'results') = 'array' THEN p_page->'d'->'results'
+                      ELSE json_build_array(p_page->'d') END $$;
+COMMENT ON FUNCTION _page_rows_unread(json) IS 'The same for an answer that jsonb cannot hold, such as a number beyond numeric; texts that it refuses were replaced in C.';
 
 CREATE FUNCTION _stage_rows(p_division integer, p_feed text, p_entity text, p_rows jsonb, OUT taken integer, OUT changed integer)
     LANGUAGE plpgsql VOLATILE
@@ -287,11 +296,6 @@ BEGIN
         SELECT p_division, s.item FROM seen s
          WHERE s.item IS NOT NULL AND NOT EXISTS (SELECT FROM exact_items i WHERE i.division = p_division AND i.id = s.item)
         ON CONFLICT DO NOTHING;
-        IF p_feed = 'deferred_lines' THEN
-            UPDATE exact_sales_orders o SET lines_deferred = false
-              FROM jsonb_array_elements(p_rows) r
-             WHERE o.division = p_division AND o.id = (r->>'OrderID')::uuid AND o.lines_deferred;
-        END IF;
     WHEN 'accounts' THEN
         SELECT s.taken, s.changed INTO taken, changed FROM _stage_accounts(p_division, p_rows) s;
     WHEN 'items' THEN
@@ -376,16 +380,18 @@ $$;
 COMMENT ON FUNCTION _apply_deletions(integer) IS 'Marks staged rows that Exact reports as deleted; returns how many.';
 CREATE INDEX exact_deleted_waiting ON exact_deleted (division) WHERE NOT applied;
 
-CREATE FUNCTION _keys_done(p_division integer, p_feed text, p_path text) RETURNS void
+CREATE FUNCTION _keys_done(p_division integer, p_feed text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
+DECLARE
+    v_asked uuid[] := (SELECT f.asked_keys FROM feed_positions f WHERE f.division = p_division AND f.feed = p_feed);
 BEGIN
     -- Asked for and not there: gone, or no right to see it.  Orders and lines still name it.
     IF p_feed = 'missing_accounts' THEN
         INSERT INTO exact_accounts (division, id, name, ghost)
         SELECT DISTINCT ON (k) p_division, k, coalesce(o.ordered_by_name, 'Onbekende relatie'), true
-          FROM _missing_keys(p_division, p_feed) k
+          FROM unnest(v_asked) k
           LEFT JOIN exact_sales_orders o ON o.division = p_division AND o.ordered_by = k
          ORDER BY k, o.order_date DESC NULLS LAST
         ON CONFLICT DO NOTHING;
@@ -394,7 +400,7 @@ BEGIN
     ELSIF p_feed = 'missing_items' THEN
         INSERT INTO exact_items (division, id, code, description, is_sales_item, ghost)
         SELECT DISTINCT ON (k) p_division, k, l.item_code, coalesce(l.item_description, l.description, l.item_code, 'Onbekend artikel'), true, true
-          FROM _missing_keys(p_division, p_feed) k
+          FROM unnest(v_asked) k
           LEFT JOIN exact_sales_order_lines l ON l.division = p_division AND l.item = k
          ORDER BY k, l.id
         ON CONFLICT DO NOTHING;
@@ -402,11 +408,12 @@ BEGIN
          WHERE u.division = p_division AND i.division = u.division AND i.id = u.item;
     ELSIF p_feed = 'deferred_lines' THEN
         UPDATE exact_sales_orders o SET lines_deferred = false
-         WHERE o.division = p_division AND o.id IN (SELECT _missing_keys(p_division, p_feed));
+         WHERE o.division = p_division AND o.id = ANY (v_asked) AND o.lines_deferred;
     END IF;
+    UPDATE feed_positions SET asked_keys = NULL WHERE division = p_division AND feed = p_feed;
 END
 $$;
-COMMENT ON FUNCTION _keys_done(integer, text, text) IS 'After a list of keys was answered to its end: what was not in it becomes a ghost, so that it is not asked for again and orders can go on.';
+COMMENT ON FUNCTION _keys_done(integer, text) IS 'After a list of keys was answered to its end: what was not in it becomes a ghost, so that it is not asked for again and orders can go on.';
 
 CREATE FUNCTION _stage_page(p_division integer, p_feed text, p_run bigint, p_body text,
                             OUT rows integer, OUT taken integer, OUT changed integer, OUT refused integer, OUT next_url text, OUT done boolean)
@@ -434,7 +441,7 @@ BEGIN
         PERFORM p_body::json;
         v_rows := NULL;
     END;
-    IF v_page IS NOT NULL AND v_rows IS NULL THEN
+    IF v_rows IS NULL AND (v_page IS NOT NULL OR p_body IS NULL) THEN
         RAISE EXCEPTION 'the answer of feed "%" is not a list of rows', p_feed
             USING ERRCODE = 'fdw_invalid_data_type', DETAIL = 'Beginning of the answer: ' || left(p_body, 200);
     END IF;
@@ -463,8 +470,7 @@ BEGIN
             -- One bad row stops nothing (law 7): row by row, the bad one is kept aside with its reason.
             rows := 0; taken := 0; changed := 0;
             FOR v_row IN
-                SELECT x FROM json_array_elements_text(
-                    CASE WHEN json_typeof(p_body::json->'d') = 'array' THEN p_body::json->'d' ELSE p_body::json->'d'->'results' END) x
+                SELECT x::text FROM json_array_elements(_page_rows_unread(p_body::json)) x
             LOOP
                 rows := rows + 1;
                 BEGIN
@@ -472,19 +478,22 @@ BEGIN
                     taken := taken + v_taken; changed := changed + v_changed;
                 EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
                     refused := refused + 1;
-                    INSERT INTO refused_rows (division, feed, reason, row_text) VALUES (p_division, p_feed, SQLERRM, left(v_row, 10000));
+                    -- Polls overlap: what was refused is read again, and noted once.
+                    INSERT INTO refused_rows (division, feed, reason, row_text)
+                    SELECT p_division, p_feed, SQLERRM, left(v_row, 10000)
+                     WHERE NOT EXISTS (SELECT FROM refused_rows x WHERE x.division = p_division AND x.feed = p_feed AND x.row_text = left(v_row, 10000));
                 END;
             END LOOP;
         END IF;
 
-        next_url := coalesce(v_page->'d'->>'__next', p_body::json->'d'->>'__next');
+        next_url := CASE WHEN v_page IS NOT NULL THEN v_page->'d'->>'__next' ELSE (p_body::json->'d'->'__next')#>>'{}' END;
         CASE v_def.mode
         WHEN 'sync' THEN
             SELECT max(substring(r->>'Timestamp' FROM '^[0-9]{1,18}$')::bigint) INTO v_max
               FROM jsonb_array_elements(coalesce(v_rows, '[]')) r;
             IF v_rows IS NULL THEN
-                SELECT max(substring(r->>'Timestamp' FROM '^[0-9]{1,18}$')::bigint) INTO v_max
-                  FROM json_array_elements(CASE WHEN json_typeof(p_body::json->'d') = 'array' THEN p_body::json->'d' ELSE p_body::json->'d'->'results' END) r;
+                SELECT max(substring((r->'Timestamp')::text FROM '^"?([0-9]{1,18})"?$')::bigint) INTO v_max
+                  FROM json_array_elements(_page_rows_unread(p_body::json)) r;
             END IF;
             SELECT cursor_timestamp INTO v_cursor FROM feed_positions WHERE division = p_division AND feed = p_feed;
             done := rows = 0 OR next_url IS NULL;
@@ -497,7 +506,7 @@ BEGIN
              WHERE division = p_division AND feed = p_feed;
         WHEN 'keys' THEN
             IF next_url IS NULL THEN
-                PERFORM _keys_done(p_division, p_feed, NULL);
+                PERFORM _keys_done(p_division, p_feed);
             END IF;
             done := false;
         ELSE

@@ -216,6 +216,7 @@ CREATE TABLE remote_lines (
     item_price    numeric NOT NULL,
     discount      numeric NOT NULL,
     comments      text,
+    line_id       uuid,
     PRIMARY KEY (look_id, pipedrive_id)
 );
 COMMENT ON TABLE remote_lines IS 'Deal products read back, page by page, until the look is complete and they can be paired with order lines.';
@@ -227,6 +228,7 @@ COMMENT ON COLUMN remote_lines.quantity IS 'Quantity.';
 COMMENT ON COLUMN remote_lines.item_price IS 'Price.';
 COMMENT ON COLUMN remote_lines.discount IS 'Discount percentage (an amount is read as one that differs from ours).';
 COMMENT ON COLUMN remote_lines.comments IS 'Comment.';
+COMMENT ON COLUMN remote_lines.line_id IS 'The order line it was paired with.';
 
 CREATE FUNCTION wake_worker(p_kind text) RETURNS void
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE

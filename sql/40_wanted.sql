@@ -12,10 +12,12 @@ CREATE FUNCTION _line_net(p_amount numeric, p_raise numeric, p_percent numeric) 
     AS $$ SELECT ceil(round(p_amount * p_raise * (1 - p_percent / 100), 6) * 100) / 100 $$;
 COMMENT ON FUNCTION _line_net(numeric, numeric, numeric) IS 'What a line is to cost in the end, in whole cents and never too little: then it does not matter whether Pipedrive rounds each line or only their sum, and what is left over is closed by a discount.';
 
+-- OFFSET 0 keeps the planner from writing each step into every place that uses it:
+-- pulled up, the expressions would grow by powers.
 CREATE VIEW order_sums AS
 SELECT o.division, o.id AS order_id, l.lines, t.total,
        i.lines_with_vat,
-       CASE WHEN i.lines_with_vat THEN l.sum_net_of_vat ELSE l.sum_as_is END AS line_total,
+       s.line_total,
        -- What the lines say and what the header says, to the cent, with or without header discount.
        l.lines > 0 AND (abs(v.line_total - t.total) <= t.tolerance OR abs(v.line_total - t.discount - t.total) <= t.tolerance) AS adds_up,
        l.lines > 0 AND v.usable AND NOT (l.has_negative AND n.value_only) AS send_lines,
@@ -35,23 +37,23 @@ SELECT o.division, o.id AS order_id, l.lines, t.total,
                coalesce(sum(round(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity) / (1 + coalesce(x.vat_percentage, 0)), 2)), 0) AS sum_net_of_vat,
                coalesce(bool_or(x.quantity < 0 OR x.amount_fc < 0), false) AS has_negative
           FROM exact_sales_order_lines x
-         WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL) l
+         WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL OFFSET 0) l
  CROSS JOIN LATERAL (
         SELECT round(coalesce(o.amount_fc_excl_vat, o.amount_fc - o.vat_amount, l.sum_as_is), 2) AS total,
                coalesce(o.amount_discount_excl_vat, 0) * CASE WHEN o.amount_dc <> 0 AND o.amount_fc <> 0 THEN o.amount_fc / o.amount_dc ELSE 1 END AS discount,
-               0.005 * l.lines + 0.01 AS tolerance) t
+               0.005 * l.lines + 0.01 AS tolerance OFFSET 0) t
  CROSS JOIN LATERAL (
         -- The reading under which the lines add up; without VAT when both or neither do and it is the nearer one.
         SELECT CASE WHEN abs(l.sum_as_is - t.total) <= t.tolerance THEN false
                     WHEN abs(l.sum_net_of_vat - t.total) <= t.tolerance THEN true
                     WHEN abs(l.sum_as_is - t.discount - t.total) <= t.tolerance THEN false
                     WHEN abs(l.sum_net_of_vat - t.discount - t.total) <= t.tolerance THEN true
-                    ELSE abs(l.sum_net_of_vat - t.total) < abs(l.sum_as_is - t.total) END AS lines_with_vat) i
+                    ELSE abs(l.sum_net_of_vat - t.total) < abs(l.sum_as_is - t.total) END AS lines_with_vat OFFSET 0) i
  CROSS JOIN LATERAL (
-        SELECT CASE WHEN i.lines_with_vat THEN l.sum_net_of_vat ELSE l.sum_as_is END AS line_total) s
+        SELECT CASE WHEN i.lines_with_vat THEN l.sum_net_of_vat ELSE l.sum_as_is END AS line_total OFFSET 0) s
  CROSS JOIN LATERAL (
         -- Lines can carry the total when both have the same sign (or the total is nothing at all).
-        SELECT s.line_total, (sign(s.line_total) = sign(t.total) OR t.total = 0 AND s.line_total >= 0) AS usable) v
+        SELECT s.line_total, (sign(s.line_total) = sign(t.total) OR t.total = 0 AND s.line_total >= 0) AS usable OFFSET 0) v
  CROSS JOIN LATERAL (
         SELECT CASE WHEN v.usable AND v.line_total <> 0 AND t.total / v.line_total < 1 AND abs(v.line_total - t.total) > t.tolerance
                     THEN round((1 - t.total / v.line_total) * 100, 2) END AS rounded) p
@@ -80,13 +82,13 @@ SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
                  WHEN l.description IS DISTINCT FROM l.item_description THEN l.description END, '\s+', ' ', 'g')), ''), 255) AS comments
   FROM order_sums s
   JOIN exact_sales_order_lines l ON l.division = s.division AND l.order_id = s.order_id AND l.deleted_at IS NULL
- CROSS JOIN LATERAL (SELECT coalesce(l.item, '00000000-0000-0000-0000-000000000000') AS item) k
+ CROSS JOIN LATERAL (SELECT coalesce(l.item, '00000000-0000-0000-0000-000000000000') AS item OFFSET 0) k
  CROSS JOIN LATERAL (
         SELECT m.amount, _line_net(m.amount, s.raise, s.discount_percent) AS net
           FROM (SELECT round(coalesce(l.amount_fc, l.net_price * l.quantity, l.unit_price * l.quantity, 0)
                              / CASE WHEN s.lines_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END, 2) AS amount) m) n
  CROSS JOIN LATERAL (
-        SELECT CASE WHEN coalesce(l.quantity, 0) = 0 AND (n.amount <> 0 OR l.item IS NULL) THEN 1 ELSE coalesce(l.quantity, 0) END AS quantity) q
+        SELECT CASE WHEN coalesce(l.quantity, 0) = 0 AND (n.amount <> 0 OR l.item IS NULL) THEN 1 ELSE coalesce(l.quantity, 0) END AS quantity OFFSET 0) q
  CROSS JOIN LATERAL (
         SELECT g.amount,
                CASE WHEN q.quantity = 0 THEN coalesce(l.net_price, l.unit_price, 0)
@@ -131,7 +133,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
        stg.pipeline_id, stg.stage_id, stg.name AS stage,
        CASE WHEN o.deleted_at IS NOT NULL THEN 'lost' ELSE coalesce(st.deal_status, 'open') END AS status,
        CASE WHEN o.deleted_at IS NOT NULL THEN 'Verwijderd in Exact' ELSE st.lost_reason END AS lost_reason,
-       (st.deal_status IS NULL OR sg.stage IS NULL) AND o.deleted_at IS NULL AS unmapped,
+       (st.deal_status IS NULL OR sg.stage IS NULL) AND o.deleted_at IS NULL AS unmapped, o.deleted_at IS NOT NULL AS deleted,
        coalesce(o.currency, d.currency, 'EUR') AS currency,
        s.total AS value, s.lines, s.send_lines, s.adds_up,
        o.order_date,
@@ -188,6 +190,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
           LEFT JOIN owner_map am ON am.exact_id = a.account_manager
           LEFT JOIN pipedrive_users mu ON mu.user_id = am.pipedrive_user_id) own;
 COMMENT ON VIEW wanted_deals IS 'One row per staged order: the deal it should be. body is what Pipedrive would be sent for a new deal, without won_time and lost_time, which go along only when the status turns.';
+COMMENT ON COLUMN wanted_deals.deleted IS 'The order is gone at Exact, and its lines with it: the deal is lost, and keeps its lines and value as a record of what was lost.';
 COMMENT ON COLUMN wanted_deals.unmapped IS 'No rule knows this combination of status codes: a deal that exists is left as it is, a new one gets the first stage.';
 
 CREATE VIEW wanted_organizations AS

@@ -29,6 +29,9 @@ CREATE FUNCTION _calls_objects(p_kind text, p_division integer[], p_id uuid[]) R
     LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
     AS $$
 BEGIN
     -- plpgsql, because it keeps its plan: planning this takes longer than running it.
@@ -88,6 +91,9 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
     LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
     AS $$
 BEGIN
     -- plpgsql, because it keeps its plan: planning this takes longer than running it.
@@ -100,7 +106,7 @@ BEGIN
           LEFT JOIN LATERAL (SELECT * FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id OFFSET 0) l ON true
          WHERE l.gone_at IS NULL AND (d.in_window OR l.pipedrive_id IS NOT NULL)
     ), ln AS MATERIALIZED (
-        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p
+        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p WHERE NOT w.deleted
     ), need AS MATERIALIZED (
         SELECT w.division, w.exact_id, 'organization' AS kind, w.organization_exact_id AS id
           FROM w WHERE w.organization_exact_id IS NOT NULL AND w.organization_id IS NULL
@@ -111,11 +117,14 @@ BEGIN
          WHERE p_show_pending OR NOT EXISTS (SELECT FROM need n WHERE n.division = w.division AND n.exact_id = w.exact_id)
     ), header AS (
         SELECT g.division, g.exact_id, g.pipedrive_id, g.status, g.closed_at, g.first_won_at, g.sent,
-               CASE WHEN g.pipedrive_id IS NULL THEN jsonb_strip_nulls(g.body)
-                    ELSE _body_diff(g.sent, g.body
-                        - CASE WHEN g.owner_kept THEN ARRAY['owner_id', 'pipeline_id'] ELSE ARRAY['pipeline_id'] END
-                        - CASE WHEN g.unmapped THEN ARRAY['status', 'stage_id', 'lost_reason'] ELSE ARRAY[]::text[] END) END AS diff
-          FROM go g
+               CASE WHEN g.pipedrive_id IS NULL THEN jsonb_strip_nulls(g.body) ELSE _body_diff(g.sent, g.kept) END AS diff
+          FROM (SELECT x.*, CASE WHEN x.pipedrive_id IS NOT NULL THEN x.body
+                        - CASE WHEN x.owner_kept THEN ARRAY['owner_id', 'pipeline_id'] ELSE ARRAY['pipeline_id'] END
+                        - CASE WHEN x.unmapped THEN ARRAY['status', 'stage_id', 'lost_reason'] ELSE ARRAY[]::text[] END
+                        -- A deleted order has no lines at Exact any more; its deal keeps them.
+                        - CASE WHEN x.deleted THEN 'value' ELSE '' END END AS kept
+                  FROM go x OFFSET 0) g
+         OFFSET 0
     ), header_call AS (
         SELECT h.division, h.exact_id, h.pipedrive_id,
                h.diff || CASE WHEN h.diff->>'status' = 'won' THEN jsonb_build_object('won_time', coalesce(h.first_won_at, h.closed_at))
@@ -123,7 +132,7 @@ BEGIN
                CASE WHEN h.pipedrive_id IS NOT NULL THEN _body_old(h.sent, h.diff) END AS old_value
           FROM header h WHERE h.diff IS NOT NULL
     ), have AS MATERIALIZED (
-        SELECT k.* FROM go g CROSS JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = g.division AND x.order_id = g.exact_id OFFSET 0) k
+        SELECT k.* FROM go g CROSS JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = g.division AND x.order_id = g.exact_id OFFSET 0) k WHERE NOT g.deleted
     ), pair AS (
         SELECT ln.division, ln.order_id, ln.line_id, ln.line_number, ln.product_id, ln.quantity, ln.item_price, ln.discount, ln.comments,
                k.pipedrive_id AS line_pid, k.product_id AS old_product_id, k.quantity AS old_quantity, k.item_price AS old_item_price,
@@ -169,6 +178,7 @@ BEGIN
     ), closing AS (
         SELECT g.division, g.exact_id, g.pipedrive_id, g.discount_key, g.discount_sent, _closing_discount(s.line_sum, g.value) AS amount
           FROM go g LEFT JOIN line_sum s ON s.division = g.division AND s.order_id = g.exact_id
+         WHERE NOT g.deleted
     ), calls AS (
         SELECT h.division, h.exact_id, 2 AS step, 0::bigint AS n,
                CASE WHEN h.pipedrive_id IS NULL THEN 'create' ELSE 'update' END AS operation,
@@ -253,6 +263,9 @@ CREATE FUNCTION plan() RETURNS TABLE (
         kind text, division integer, exact_id uuid, object text, operation text, call text, old_value jsonb, new_value jsonb, tokens integer)
     LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- compiling what runs once takes seconds
+    SET jit = off
+    SET jit = off
     AS $$
 DECLARE
     v_deals_d    integer[];
@@ -276,15 +289,20 @@ BEGIN
                 UNION
                 SELECT l.division, l.exact_id FROM links l WHERE l.kind = v_objects AND EXISTS (SELECT FROM job_signals s WHERE s.kind = 'all_' || v_objects || 's')
                 UNION
-                SELECT o.division, o.ordered_by FROM unnest(v_deals_d, v_deals_i) k(division, id)
-                  JOIN wanted_deals w ON w.division = k.division AND w.exact_id = k.id AND w.in_window
+                -- What the deals need and has no link yet, as _want_deals() queues it.
+                SELECT o.division, o.ordered_by FROM _keys(v_deals_d, v_deals_i) k
+                  JOIN deal_lanes w ON w.division = k.division AND w.exact_id = k.id
+                   AND (w.in_window OR EXISTS (SELECT FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id))
                   JOIN exact_sales_orders o ON o.division = k.division AND o.id = k.id
-                 WHERE v_objects = 'organization' AND o.ordered_by IS NOT NULL AND w.organization_id IS NULL
+                 WHERE v_objects = 'organization' AND o.ordered_by IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = o.division AND l.exact_id = o.ordered_by)
                 UNION
-                SELECT p.division, p.item FROM unnest(v_deals_d, v_deals_i) k(division, id)
-                  JOIN wanted_deals w ON w.division = k.division AND w.exact_id = k.id AND w.in_window
-                  JOIN wanted_deal_products p ON p.division = k.division AND p.order_id = k.id
-                 WHERE v_objects = 'product' AND p.product_id IS NULL) x;
+                SELECT s.division, coalesce(s.item, '00000000-0000-0000-0000-000000000000') FROM _keys(v_deals_d, v_deals_i) k
+                  JOIN deal_lanes w ON w.division = k.division AND w.exact_id = k.id
+                   AND (w.in_window OR EXISTS (SELECT FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id))
+                  JOIN exact_sales_order_lines s ON s.division = k.division AND s.order_id = k.id AND s.deleted_at IS NULL
+                 WHERE v_objects = 'product'
+                   AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = s.division AND l.exact_id = coalesce(s.item, '00000000-0000-0000-0000-000000000000'))) x;
         CONTINUE WHEN v_objects <> 'groups' AND v_d IS NULL;
         RETURN QUERY
         SELECT c.kind, c.division, c.exact_id,

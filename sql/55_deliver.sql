@@ -168,6 +168,9 @@ COMMENT ON FUNCTION _delivery_gate() IS 'May anything be sent now; if not, why a
 CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lane integer[], p_priority bigint[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
     AS $$
 BEGIN
     INSERT INTO jobs AS j (kind, division, exact_id, lane, priority)
@@ -189,6 +192,9 @@ COMMENT ON FUNCTION _want_jobs(text, integer[], uuid[], integer[], bigint[]) IS 
 CREATE FUNCTION _want_deals(p_division integer[], p_id uuid[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
     AS $$
 DECLARE
     v_d  integer[];
@@ -261,17 +267,22 @@ BEGIN
     END IF;
 
     -- Organizations: what is linked (a change must follow) or waited for.  Others come with their first order.
-    PERFORM _want_jobs('organization', array_agg(x.division), array_agg(x.exact_id), array_agg(x.lane), array_agg(0::bigint))
-       FROM (SELECT DISTINCT s.division, s.exact_id, 2 AS lane FROM unnest(v_signals) s
-              WHERE s.kind = 'organization' AND _is_wanted('organization', s.division, s.exact_id)
-             UNION SELECT l.division, l.exact_id, 2 FROM links l
+    PERFORM _want_jobs('organization', array_agg(x.division), array_agg(x.exact_id), array_agg(2), array_agg(0::bigint))
+       FROM (SELECT s.division, s.exact_id FROM unnest(v_signals) s WHERE s.kind = 'organization'
+             UNION SELECT l.division, l.exact_id FROM links l
               WHERE l.kind = 'organization' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_organizations', 'compare'))) x
+      WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = x.division AND l.exact_id = x.exact_id)
+         OR EXISTS (SELECT FROM job_needs n WHERE n.kind = 'organization' AND n.division = x.division AND n.exact_id = x.exact_id)
      HAVING count(*) > 0;
+    -- Products: what is linked, and every item for sale unless only ordered ones are wanted.
     PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.exact_id), array_agg(4), array_agg(0::bigint))
-       FROM (SELECT DISTINCT s.division, s.exact_id FROM unnest(v_signals) s
-              WHERE s.kind = 'product' AND _is_wanted('product', s.division, s.exact_id)
+       FROM (SELECT s.division, s.exact_id FROM unnest(v_signals) s WHERE s.kind = 'product'
              UNION SELECT l.division, l.exact_id FROM links l
               WHERE l.kind = 'product' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_products', 'compare'))) x
+      WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = x.division AND l.exact_id = x.exact_id)
+         OR EXISTS (SELECT FROM job_needs n WHERE n.kind = 'product' AND n.division = x.division AND n.exact_id = x.exact_id)
+         OR (SELECT setting('products')) = 'all'
+            AND (SELECT w.for_sale FROM (SELECT * FROM wanted_products y WHERE y.division = x.division AND y.exact_id = x.exact_id OFFSET 0) w)
      HAVING count(*) > 0;
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('groups', 'compare')) THEN
         PERFORM _want_jobs('groups', ARRAY[0], ARRAY['00000000-0000-0000-0000-000000000000'::uuid], ARRAY[0], ARRAY[0::bigint]);
@@ -317,14 +328,26 @@ CREATE FUNCTION _scan_state(p_kind text) RETURNS text
      WHERE k.what = p_kind || 's' AND k.reason IN ('scan', 'start') AND k.done_at IS NOT NULL $$;
 COMMENT ON FUNCTION _scan_state(text) IS 'Has what is at Pipedrive been looked through since the server started: never, stale or fresh.';
 
+CREATE FUNCTION _lane_limit() RETURNS integer
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    SELECT CASE WHEN d.available <= 0 THEN -1
+                WHEN d.available > d.reserve THEN CASE WHEN is_paused('history') THEN 2 ELSE 4 END
+                WHEN d.available > d.reserve / 2 THEN 2 ELSE 1 END
+      FROM (SELECT x.available, x.day_limit * setting('live_reserve_percent')::bigint / 100 AS reserve FROM _pipedrive_day() x) d $$;
+COMMENT ON FUNCTION _lane_limit() IS 'The last lane that may be sent with the tokens that are left: live orders keep a reserve (setting live_reserve_percent), open orders half of it.';
+
 CREATE FUNCTION _take_batch(p_jobs integer) RETURNS TABLE (call_id bigint, job_id bigint, method text, path text, body text, tokens integer, is_create boolean)
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
     AS $$
 DECLARE
     v_now       timestamptz := clock_timestamp();
     v_day       record;
-    v_reserve   bigint;
     v_max_lane  integer;
     v_jobs      jobs[];
     v_kind      text;
@@ -338,9 +361,7 @@ DECLARE
     v_sum       bigint;
 BEGIN
     SELECT * INTO v_day FROM _pipedrive_day();
-    v_reserve := v_day.day_limit * setting('live_reserve_percent')::integer / 100;
-    v_max_lane := CASE WHEN v_day.available <= 0 THEN -1 WHEN v_day.available > v_reserve THEN CASE WHEN is_paused('history') THEN 2 ELSE 4 END
-                       WHEN v_day.available > v_reserve / 2 THEN 2 ELSE 1 END;
+    v_max_lane := _lane_limit();
     IF v_max_lane < 0 THEN
         RETURN;
     END IF;
@@ -389,11 +410,12 @@ BEGIN
             -- An order that does not add up is awaited once more per header Timestamp, then sent as it is.
             WITH held AS (
                 UPDATE exact_sales_orders o SET sums_checked = o.timestamp
-                  FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id), order_sums s
-                 WHERE o.division = x.division AND o.id = x.exact_id AND s.division = o.division AND s.order_id = o.id
-                   AND o.timestamp IS NOT NULL AND o.sums_checked IS DISTINCT FROM o.timestamp AND NOT s.adds_up
-                   AND NOT (s.lines = 0 AND s.total = 0)
-                   AND x.id <> ALL (coalesce(v_drop, '{}'))
+                  FROM (SELECT x.id, x.division, x.exact_id FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
+                         CROSS JOIN LATERAL (SELECT FROM exact_sales_orders z WHERE z.division = x.division AND z.id = x.exact_id
+                                                AND z.timestamp IS NOT NULL AND z.deleted_at IS NULL AND z.sums_checked IS DISTINCT FROM z.timestamp OFFSET 0) fresh
+                         CROSS JOIN LATERAL (SELECT s.adds_up, s.lines, s.total FROM order_sums s WHERE s.division = x.division AND s.order_id = x.exact_id OFFSET 0) s
+                         WHERE NOT s.adds_up AND NOT (s.lines = 0 AND s.total = 0) AND x.id <> ALL (coalesce(v_drop, '{}')) OFFSET 0) x
+                 WHERE o.division = x.division AND o.id = x.exact_id
                 RETURNING x.id)
             SELECT coalesce(v_drop, '{}') || coalesce(array_agg(h.id), '{}') INTO v_drop FROM held h;
             UPDATE jobs j SET state = 'waiting', class = 'sums', attempts = j.attempts - 1, lease_until = NULL,
@@ -479,14 +501,14 @@ $$;
 COMMENT ON FUNCTION _take_batch(integer) IS 'Claims jobs, works out their calls, announces them and books the tokens, all in one transaction; returns the calls in the order to make them.';
 
 CREATE FUNCTION _delivery_wait() RETURNS bigint
-    LANGUAGE sql STABLE
+    LANGUAGE sql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
     SELECT CASE WHEN EXISTS (SELECT FROM job_signals) OR EXISTS (SELECT FROM looks WHERE done_at IS NULL)
-                     OR EXISTS (SELECT FROM jobs WHERE state = 'ready') AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.remaining - b.booked > b.limit_value * 20 / 100)
-                THEN 0
-           ELSE coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(t) - clock_timestamp()) * 1000))::bigint
+                     OR EXISTS (SELECT FROM jobs j WHERE j.state = 'ready' AND j.lane <= (SELECT _lane_limit())) THEN 0
+           ELSE coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(d.t) - clock_timestamp()) * 1000))::bigint
                             FROM (SELECT min(j.next_attempt_at) AS t FROM jobs j WHERE j.state = 'waiting' AND j.next_attempt_at < 'infinity'
                                   UNION ALL
-                                  SELECT b.reset_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND EXISTS (SELECT FROM jobs WHERE state = 'ready')) d), -1) END $$;
+                                  SELECT b.reset_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND EXISTS (SELECT FROM jobs WHERE state = 'ready')) d
+                          HAVING min(d.t) IS NOT NULL), -1) END $$;
 COMMENT ON FUNCTION _delivery_wait() IS 'Milliseconds until something is due; -1 = nothing.';

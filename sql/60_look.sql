@@ -131,39 +131,38 @@ CREATE FUNCTION _pair_lines(p_look bigint) RETURNS integer
 DECLARE
     v_count integer;
 BEGIN
-    CREATE TEMPORARY TABLE IF NOT EXISTS pg_temp.epds_pairs (division integer, order_id uuid, line_id uuid, pipedrive_id bigint) ON COMMIT DELETE ROWS;
-    DELETE FROM pg_temp.epds_pairs;
-
     -- Known by id first, then the same product at the same price and quantity, then the same product, then in order.
-    INSERT INTO pg_temp.epds_pairs
-    SELECT k.division, k.order_id, k.line_id, r.pipedrive_id
-      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
-      JOIN line_links k ON k.division = l.division AND k.order_id = l.exact_id AND k.pipedrive_id = r.pipedrive_id
-     WHERE r.look_id = p_look AND EXISTS (SELECT FROM exact_sales_order_lines x WHERE x.division = k.division AND x.id = k.line_id AND x.deleted_at IS NULL);
+    UPDATE remote_lines r SET line_id = k.line_id
+      FROM links l, line_links k
+     WHERE r.look_id = p_look AND l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+       AND k.division = l.division AND k.order_id = l.exact_id AND k.pipedrive_id = r.pipedrive_id
+       AND EXISTS (SELECT FROM exact_sales_order_lines x WHERE x.division = k.division AND x.id = k.line_id AND x.deleted_at IS NULL);
     FOR i IN 1 .. 3 LOOP
-        INSERT INTO pg_temp.epds_pairs
-        WITH remote AS (
-            SELECT l.division, l.exact_id AS order_id, r.*,
-                   row_number() OVER (PARTITION BY l.division, l.exact_id, CASE WHEN i < 3 THEN r.product_id END, CASE WHEN i < 2 THEN ROW(r.quantity, r.item_price)::text END ORDER BY r.pipedrive_id) AS n
-              FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
-             WHERE r.look_id = p_look AND NOT EXISTS (SELECT FROM pg_temp.epds_pairs p WHERE p.pipedrive_id = r.pipedrive_id)
-        ), ours AS (
-            SELECT w.*, row_number() OVER (PARTITION BY w.division, w.order_id, CASE WHEN i < 3 THEN w.product_id END, CASE WHEN i < 2 THEN ROW(trim_scale(w.quantity), trim_scale(w.item_price))::text END ORDER BY w.line_number, w.line_id) AS n
-              FROM (SELECT DISTINCT l.division, l.exact_id FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id WHERE r.look_id = p_look) d
-              JOIN wanted_deal_products w ON w.division = d.division AND w.order_id = d.exact_id
-             WHERE NOT EXISTS (SELECT FROM pg_temp.epds_pairs p WHERE p.division = w.division AND p.line_id = w.line_id)
-        )
-        SELECT o.division, o.order_id, o.line_id, r.pipedrive_id
-          FROM ours o JOIN remote r ON r.division = o.division AND r.order_id = o.order_id AND r.n = o.n
-           AND (i = 3 OR r.product_id = o.product_id) AND (i > 1 OR (r.quantity = o.quantity AND r.item_price = o.item_price));
+        UPDATE remote_lines t SET line_id = p.line_id
+          FROM (WITH remote AS (
+                    SELECT l.division, l.exact_id AS order_id, r.*,
+                           row_number() OVER (PARTITION BY l.division, l.exact_id, CASE WHEN i < 3 THEN r.product_id END,
+                                              CASE WHEN i < 2 THEN ROW(trim_scale(r.quantity), trim_scale(r.item_price))::text END ORDER BY r.pipedrive_id) AS n
+                      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+                     WHERE r.look_id = p_look AND r.line_id IS NULL
+                ), ours AS (
+                    SELECT w.*, row_number() OVER (PARTITION BY w.division, w.order_id, CASE WHEN i < 3 THEN w.product_id END,
+                                                   CASE WHEN i < 2 THEN ROW(trim_scale(w.quantity), trim_scale(w.item_price))::text END ORDER BY w.line_number, w.line_id) AS n
+                      FROM (SELECT DISTINCT x.division, x.order_id FROM remote x) d
+                     CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products y WHERE y.division = d.division AND y.order_id = d.order_id OFFSET 0) w
+                     WHERE NOT EXISTS (SELECT FROM remote_lines z WHERE z.look_id = p_look AND z.line_id = w.line_id)
+                )
+                SELECT o.line_id, r.pipedrive_id
+                  FROM ours o JOIN remote r ON r.division = o.division AND r.order_id = o.order_id AND r.n = o.n
+                   AND (i = 3 OR r.product_id = o.product_id) AND (i > 1 OR (r.quantity = o.quantity AND r.item_price = o.item_price))) p
+         WHERE t.look_id = p_look AND t.pipedrive_id = p.pipedrive_id;
     END LOOP;
 
     DELETE FROM line_links k USING looks q, links l
      WHERE q.id = p_look AND l.kind = 'deal' AND l.pipedrive_id = ANY (q.deal_ids) AND k.division = l.division AND k.order_id = l.exact_id;
     INSERT INTO line_links (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
-    SELECT l.division, l.exact_id, coalesce(p.line_id, md5('pipedrive line ' || r.pipedrive_id)::uuid), r.pipedrive_id, r.product_id, r.quantity, r.item_price, r.discount, r.comments
+    SELECT l.division, l.exact_id, coalesce(r.line_id, md5('pipedrive line ' || r.pipedrive_id)::uuid), r.pipedrive_id, r.product_id, r.quantity, r.item_price, r.discount, r.comments
       FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
-      LEFT JOIN pg_temp.epds_pairs p ON p.pipedrive_id = r.pipedrive_id AND p.order_id = l.exact_id
      WHERE r.look_id = p_look;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
@@ -202,7 +201,8 @@ BEGIN
        AND (v.what IN ('lines', 'discounts') OR NOT EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
             OR NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL))
        AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND v_kind = 'deal' AND k.what IN ('deals', 'archived_deals') AND v.what IN ('deals', 'archived_deals'));
-    RETURN format('looked through %s at Pipedrive (%s): %s seen, %s adopted', v.what, v.reason, v.rows, v.adopted);
+    -- Reading lines back is routine and told by the table alone.
+    RETURN CASE WHEN v.reason IN ('scan', 'start', 'unknown') THEN format('looked through %s at Pipedrive (%s): %s seen, %s adopted', v.what, v.reason, v.rows, v.adopted) END;
 END
 $$;
 COMMENT ON FUNCTION _look_done(bigint) IS 'A list was read to its end: settles what waited for it.';

@@ -39,6 +39,7 @@ COMMENT ON FUNCTION _verify_probes() IS 'The calls that verify() makes: few, and
 CREATE FUNCTION _first_run_cost(OUT deals bigint, OUT organizations bigint, OUT products bigint, OUT tokens bigint, OUT days numeric)
     LANGUAGE sql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    SET jit = off
     AS $$
     WITH d AS MATERIALIZED (
         SELECT l.division, l.exact_id, o.ordered_by, s.lines
@@ -61,6 +62,7 @@ COMMENT ON FUNCTION _first_run_cost() IS 'What is still to be created, and what 
 CREATE FUNCTION _verify_report(p_results text) RETURNS TABLE (check_name text, state text, detail text, hint text)
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    SET jit = off
     AS $$
 DECLARE
     v_results  jsonb := p_results::jsonb;

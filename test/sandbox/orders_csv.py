@@ -175,6 +175,6 @@ def load(generator, path, no_customer="account"):
     loader = Loader(generator, no_customer)
     for invoice, rows in invoices.items():
         loader.order(invoice, rows, shift)
-    generator.number = max(generator.number, max(order_number(invoice) for invoice in invoices) % CANCELLED)
+    generator.number = max(generator.number, max(order_number(invoice) % CANCELLED for invoice in invoices))
     generator.invoicer.finish()
     return len(invoices)

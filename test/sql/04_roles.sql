@@ -65,7 +65,6 @@ SELECT s.what,
     (13, 'configure', 'SELECT exact_pd_sync.configure(''max_attempts'', ''5'')'),
     (14, 'write settings', 'INSERT INTO exact_pd_sync.settings VALUES (''max_attempts'', ''5'')'),
     (15, 'confirm a copy', 'SELECT exact_pd_sync.confirm_instance()'),
-    (16, 'grant', 'SELECT exact_pd_sync.grant_reader(''regress_nobody'')'),
     (17, 'store a secret directly', 'SELECT exact_pd_sync.store_secret(''pipedrive_api_token'', ''x'')'),
     (18, 'set the account', 'SELECT exact_pd_sync.set_pipedrive_account(''x'', ''https://company.pipedrive.com'')'),
     (19, 'consent url', 'SELECT exact_pd_sync.exact_authorize_url()'),
@@ -103,6 +102,15 @@ SELECT kind, reason FROM exact_pd_sync.job_signals;
 SET LOCAL ROLE regress_operator;
 SELECT count(*) > 0 AS seen FROM exact_pd_sync.plan();
 RESET ROLE;
+
+-- Nobody but the owner hands out rights: what a worker tries has no effect.
+SET LOCAL client_min_messages = error;
+SELECT t.may('regress_operator', 'SELECT exact_pd_sync.grant_reader(''regress_nobody'')') AS operator;
+SET LOCAL ROLE regress_worker;
+SELECT exact_pd_sync.grant_reader('regress_nobody');
+RESET ROLE;
+SET LOCAL client_min_messages = warning;
+SELECT t.may('regress_nobody', 'SELECT count(*) FROM exact_pd_sync.exact_sales_orders') AS nobody;
 
 -- Rights can be given again, after an update that made new objects.
 CREATE TABLE exact_pd_sync.added_later (x integer);

@@ -107,11 +107,11 @@ sub scenario
 	agrees($t, "$name: every order is a deal");
 	changes();
 	$t->poll;
-	ok($t->settle, "$name: the changes, too");
+	ok($t->settle(30), "$name: the changes, too");
 	agrees($t, "$name: the deals follow");
 	my $tokens = $t->tokens;
 	$t->poll;
-	$t->settle;
+	$t->settle(30);
 	is($t->tokens, $tokens, "$name: nothing more is sent when nothing changes");
 	is($t->sql('SELECT count(*) FROM exact_pd_sync.dead_letters'), '0', "$name: no dead letter")
 	  or diag($t->sql('SELECT object, reason, servers_words FROM exact_pd_sync.dead_letters'));
