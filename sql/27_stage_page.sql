@@ -52,6 +52,8 @@ SELECT * FROM (VALUES
      'Timestamp,ID,OrderID,OrderNumber,LineNumber,Item,ItemCode,ItemDescription,Description,Notes,Quantity,UnitCode,UnitPrice,NetPrice,Discount,AmountFC,VATPercentage,VATAmount,DeliveryDate,Status',
      'QuantityDelivered,QuantityInvoiced', false, 'orders', 21, NULL),
     ('deleted', 'sync', 'sync/Deleted', 'deleted', 'Timestamp,ID,EntityKey,EntityType,DeletedDate', NULL, false, 'orders', 22, NULL),
+    ('stale_headers', 'keys', 'bulk/SalesOrder/SalesOrders', 'stale_headers',
+     'OrderID,OrderNumber,Status,DeliveryStatus,InvoiceStatus,DeliveryDate,AmountDC,AmountFC,AmountFCExclVat,AmountDiscountExclVat,Discount', NULL, false, 'orders', 23, NULL),
     ('missing_accounts', 'keys', 'crm/Accounts', 'accounts',
      'ID,Code,Name,Email,Phone,Website,AddressLine1,AddressLine2,Postcode,City,Country,VATNumber,Status,IsSales,Blocked,AccountManager,AccountManagerFullName,EndDate', NULL, false, 'orders', 30, NULL),
     ('missing_items', 'keys', 'logistics/Items', 'items',
@@ -117,6 +119,15 @@ COMMENT ON COLUMN unresolved_accounts.division IS 'Exact division.';
 COMMENT ON COLUMN unresolved_accounts.account IS 'GUID of the account.';
 SELECT pg_catalog.pg_extension_config_dump('unresolved_accounts', '');
 
+CREATE TABLE stale_headers (
+    division  integer NOT NULL,
+    order_id  uuid NOT NULL,
+    PRIMARY KEY (division, order_id)
+);
+COMMENT ON TABLE stale_headers IS 'Orders of which a line changed and the header did not come along: whether progress always moves the header in its feed is not certain (exact-online 4.1), so the same poll reads it singly.';
+COMMENT ON COLUMN stale_headers.division IS 'Exact division.';
+COMMENT ON COLUMN stale_headers.order_id IS 'OrderID.';
+
 CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uuid
     LANGUAGE sql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -134,6 +145,10 @@ CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uui
     (SELECT o.id FROM exact_sales_orders o
       WHERE p_feed = 'deferred_lines' AND o.division = p_division AND o.lines_deferred
       ORDER BY o.id LIMIT 40)
+    UNION ALL
+    (SELECT h.order_id FROM stale_headers h
+      WHERE p_feed = 'stale_headers' AND h.division = p_division
+      ORDER BY h.order_id LIMIT 40)
     $$;
 COMMENT ON FUNCTION _missing_keys(integer, text) IS 'The next keys that must be read singly, at most 40 (the URL may have 6000 characters, exact-online 2.5).';
 
@@ -201,7 +216,7 @@ BEGIN
         IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
             RETURN v_pos.next_url;
         END IF;
-        SELECT string_agg(format('%s eq guid''%s''', CASE p_feed WHEN 'deferred_lines' THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
+        SELECT string_agg(format('%s eq guid''%s''', CASE WHEN p_feed IN ('deferred_lines', 'stale_headers') THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
           INTO v_keys, v_pos.asked_keys FROM _missing_keys(p_division, p_feed) k;
         IF v_keys IS NULL THEN
             UPDATE feed_positions SET run_id = p_run, drained_run = p_run, last_success = clock_timestamp()
@@ -245,6 +260,7 @@ CREATE FUNCTION _stage_rows(p_division integer, p_feed text, p_entity text, p_ro
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
 DECLARE
+    v_before   timestamptz := clock_timestamp();
     v_lines    jsonb;
     v_taken    integer;
     v_changed  integer;
@@ -256,12 +272,14 @@ BEGIN
         SELECT DISTINCT p_division, (r->>'OrderedBy')::uuid FROM jsonb_array_elements(p_rows) r
          WHERE r->>'OrderedBy' IS NOT NULL
            AND NOT EXISTS (SELECT FROM exact_accounts a WHERE a.division = p_division AND a.id = (r->>'OrderedBy')::uuid)
+         -- in one order everywhere: two sessions that stage at once wait, and do not deadlock
+         ORDER BY 2
         ON CONFLICT DO NOTHING;
         -- Salespeople appear by themselves; the ones known to Pipedrive are matched at once.
         INSERT INTO owner_map (exact_id, name, matched_by)
         SELECT (r->>'Salesperson')::uuid, max(r->>'SalespersonFullName'), 'feed' FROM jsonb_array_elements(p_rows) r
          WHERE r->>'Salesperson' IS NOT NULL AND NOT EXISTS (SELECT FROM owner_map m WHERE m.exact_id = (r->>'Salesperson')::uuid)
-         GROUP BY 1
+         GROUP BY 1 ORDER BY 1
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             PERFORM _match_salespeople();
@@ -281,8 +299,32 @@ BEGIN
              WHERE o.division = p_division AND o.id = (r->>'OrderID')::uuid AND NOT o.lines_deferred
                AND r->'SalesOrderLines' ? '__deferred';
         END IF;
+    WHEN 'stale_headers' THEN
+        -- These rows carry no Timestamp: only what progress moves is taken, and the feed keeps its say.
+        UPDATE exact_sales_orders o
+           SET status = r."Status", delivery_status = r."DeliveryStatus", invoice_status = r."InvoiceStatus", delivery_date = exact_wall_clock(r."DeliveryDate")::date,
+               amount_dc = round(r."AmountDC", 6), amount_fc = round(r."AmountFC", 6), amount_fc_excl_vat = round(r."AmountFCExclVat", 6),
+               amount_discount_excl_vat = round(r."AmountDiscountExclVat", 6), discount = round(r."Discount", 6), changed_at = clock_timestamp()
+          FROM jsonb_to_recordset(p_rows) AS r("OrderID" uuid, "Status" integer, "DeliveryStatus" integer, "InvoiceStatus" integer, "DeliveryDate" text,
+                                               "AmountDC" numeric, "AmountFC" numeric, "AmountFCExclVat" numeric, "AmountDiscountExclVat" numeric, "Discount" numeric)
+         WHERE o.division = p_division AND o.id = r."OrderID" AND o.deleted_at IS NULL
+           AND (o.status, o.delivery_status, o.invoice_status, o.delivery_date, o.amount_dc, o.amount_fc, o.amount_fc_excl_vat, o.amount_discount_excl_vat, o.discount)
+               IS DISTINCT FROM (r."Status", r."DeliveryStatus", r."InvoiceStatus", exact_wall_clock(r."DeliveryDate")::date, round(r."AmountDC", 6), round(r."AmountFC", 6),
+                                 round(r."AmountFCExclVat", 6), round(r."AmountDiscountExclVat", 6), round(r."Discount", 6));
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        changed := taken;
     WHEN 'sales_order_lines' THEN
         SELECT s.taken, s.changed INTO taken, changed FROM _stage_sales_order_lines(p_division, p_rows) s;
+        IF p_feed = 'sales_order_lines' AND changed > 0 THEN
+            INSERT INTO stale_headers (division, order_id)
+            SELECT DISTINCT o.division, o.id
+              FROM jsonb_array_elements(p_rows) r
+              JOIN exact_sales_order_lines l ON l.division = p_division AND l.id = (r->>'ID')::uuid AND l.changed_at >= v_before
+              JOIN exact_sales_orders o ON o.division = l.division AND o.id = l.order_id AND o.deleted_at IS NULL
+             WHERE o.changed_at < (SELECT s.started_at FROM feed_positions f JOIN sync_runs s ON s.id = f.run_id
+                                    WHERE f.division = p_division AND f.feed = p_feed)
+            ON CONFLICT DO NOTHING;
+        END IF;
         WITH seen AS (
             SELECT DISTINCT l.item, l.item IS NULL AS text_line
               FROM (SELECT (r->>'Item')::uuid AS item FROM jsonb_array_elements(p_rows) r) l
@@ -295,6 +337,7 @@ BEGIN
         INSERT INTO unresolved_items (division, item)
         SELECT p_division, s.item FROM seen s
          WHERE s.item IS NOT NULL AND NOT EXISTS (SELECT FROM exact_items i WHERE i.division = p_division AND i.id = s.item)
+         ORDER BY s.item
         ON CONFLICT DO NOTHING;
     WHEN 'accounts' THEN
         SELECT s.taken, s.changed INTO taken, changed FROM _stage_accounts(p_division, p_rows) s;
@@ -339,28 +382,29 @@ DECLARE
     v_total  integer := 0;
 BEGIN
     -- A deletion older than the stored row is ignored: the key came back (exact-online 7).
-    UPDATE exact_sales_order_lines t SET deleted_at = v_now, changed_at = v_now
+    -- It leaves its rowversion on the row, so that only something newer brings that back.
+    UPDATE exact_sales_order_lines t SET deleted_at = v_now, changed_at = v_now, timestamp = greatest(t.timestamp, d.timestamp)
       FROM exact_deleted d
      WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 33
        AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
     GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
-    UPDATE exact_sales_orders t SET deleted_at = v_now, changed_at = v_now
+    UPDATE exact_sales_orders t SET deleted_at = v_now, changed_at = v_now, timestamp = greatest(t.timestamp, d.timestamp)
       FROM exact_deleted d
      WHERE d.division = p_division AND NOT d.applied AND d.entity_type IN (12, 32)
        AND t.division = d.division AND (t.id = d.entity_key OR t.row_id = d.entity_key)
        AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
     GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
-    UPDATE exact_accounts t SET deleted_at = v_now, changed_at = v_now
+    UPDATE exact_accounts t SET deleted_at = v_now, changed_at = v_now, timestamp = greatest(t.timestamp, d.timestamp)
       FROM exact_deleted d
      WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 2
        AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
     GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
-    UPDATE exact_items t SET deleted_at = v_now, changed_at = v_now
+    UPDATE exact_items t SET deleted_at = v_now, changed_at = v_now, timestamp = greatest(t.timestamp, d.timestamp)
       FROM exact_deleted d
      WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 9
        AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
     GET DIAGNOSTICS v_count = ROW_COUNT; v_total := v_total + v_count;
-    UPDATE exact_item_prices t SET deleted_at = v_now, changed_at = v_now
+    UPDATE exact_item_prices t SET deleted_at = v_now, changed_at = v_now, timestamp = greatest(t.timestamp, d.timestamp)
       FROM exact_deleted d
      WHERE d.division = p_division AND NOT d.applied AND d.entity_type = 8
        AND t.division = d.division AND t.id = d.entity_key AND t.deleted_at IS NULL AND (t.timestamp IS NULL OR t.timestamp < d.timestamp);
@@ -406,6 +450,8 @@ BEGIN
         ON CONFLICT DO NOTHING;
         DELETE FROM unresolved_items u USING exact_items i
          WHERE u.division = p_division AND i.division = u.division AND i.id = u.item;
+    ELSIF p_feed = 'stale_headers' THEN
+        DELETE FROM stale_headers h WHERE h.division = p_division AND h.order_id = ANY (v_asked);
     ELSIF p_feed = 'deferred_lines' THEN
         UPDATE exact_sales_orders o SET lines_deferred = false
          WHERE o.division = p_division AND o.id = ANY (v_asked) AND o.lines_deferred;

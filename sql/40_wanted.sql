@@ -96,7 +96,8 @@ SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
                     WHEN round(g.amount / q.quantity, 6) * q.quantity = g.amount THEN round(g.amount / q.quantity, 6)
                     ELSE round(g.amount / q.quantity, 8) END AS price
           FROM (SELECT CASE WHEN s.discount_percent = 0 THEN n.net ELSE n.amount END AS amount) g) a
- WHERE s.send_lines;
+ WHERE s.send_lines
+   AND (q.quantity <> 0 OR coalesce((SELECT x.value FROM settings x WHERE x.name = 'zero_lines'), 'send') = 'send');
 COMMENT ON VIEW wanted_deal_products IS 'The lines a deal should have: price without VAT, one discount percentage for all, so that lines and header agree.';
 
 CREATE FUNCTION _closing_discount(p_line_sum numeric, p_total numeric) RETURNS numeric

@@ -127,10 +127,14 @@ BEGIN
          OFFSET 0
     ), header_call AS (
         SELECT h.division, h.exact_id, h.pipedrive_id,
-               h.diff || CASE WHEN h.diff->>'status' = 'won' THEN jsonb_build_object('won_time', coalesce(h.first_won_at, h.closed_at))
-                              WHEN h.diff->>'status' = 'lost' THEN jsonb_build_object('lost_time', h.closed_at) ELSE '{}'::jsonb END AS body,
+               h.diff, t.times, h.pipedrive_id IS NULL AND o.apart AND t.times <> '{}' AS times_apart,
                CASE WHEN h.pipedrive_id IS NOT NULL THEN _body_old(h.sent, h.diff) END AS old_value
-          FROM header h WHERE h.diff IS NOT NULL
+          FROM header h
+         CROSS JOIN (SELECT coalesce((SELECT x.value FROM settings x WHERE x.name = 'won_time_on_create'), 'on') = 'off' AS apart) o
+         CROSS JOIN LATERAL (
+                SELECT CASE WHEN h.diff->>'status' = 'won' THEN jsonb_build_object('won_time', coalesce(h.first_won_at, h.closed_at))
+                            WHEN h.diff->>'status' = 'lost' THEN jsonb_build_object('lost_time', h.closed_at) ELSE '{}'::jsonb END AS times OFFSET 0) t
+         WHERE h.diff IS NOT NULL
     ), have AS MATERIALIZED (
         SELECT k.* FROM go g CROSS JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = g.division AND x.order_id = g.exact_id OFFSET 0) k WHERE NOT g.deleted
     ), pair AS (
@@ -184,8 +188,11 @@ BEGIN
                CASE WHEN h.pipedrive_id IS NULL THEN 'create' ELSE 'update' END AS operation,
                CASE WHEN h.pipedrive_id IS NULL THEN 'POST' ELSE 'PATCH' END AS method,
                '/api/v2/deals' || CASE WHEN h.pipedrive_id IS NULL THEN '' ELSE '/' || h.pipedrive_id END AS path,
-               h.body, h.old_value, 5 AS tokens, h.pipedrive_id IS NULL AS is_create, NULL::uuid[] AS line_ids
+               CASE WHEN h.times_apart THEN h.diff ELSE h.diff || h.times END AS body, h.old_value, 5 AS tokens, h.pipedrive_id IS NULL AS is_create, NULL::uuid[] AS line_ids
           FROM header_call h
+        UNION ALL
+        SELECT h.division, h.exact_id, 2, 1, 'update', 'PATCH', '/api/v2/deals/{deal}', h.times, NULL, 5, false, NULL
+          FROM header_call h WHERE h.times_apart
         UNION ALL
         -- One by one up to four, in bulk from five on (pipedrive 3.6).
         SELECT d.division, d.order_id, 1, min(d.n), 'line_delete', 'DELETE',

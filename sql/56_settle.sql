@@ -56,6 +56,45 @@ CREATE FUNCTION _answer_in_order(p_body jsonb, p_line_ids uuid[], p_ids jsonb, p
                                                                 ELSE jsonb_build_array(p_body->'product_id') END), false) $$;
 COMMENT ON FUNCTION _answer_in_order(jsonb, uuid[], jsonb, jsonb) IS 'Does the answer to added lines name as many lines, of the same products in the same order, as were sent (pipedrive 7.2)?';
 
+CREATE FUNCTION _learn_refusals(p_results _result[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v       record;
+    v_name  text;
+    v_value text;
+BEGIN
+    -- Where the references are unsure the service itself decides: what it refuses once is sent otherwise from then on.
+    FOR v IN SELECT r.job_id, r.operation, r.error, i.body FROM unnest(p_results) r JOIN intents i ON i.id = r.id
+              WHERE r.outcome = 'permanent' AND r.operation IN ('create', 'line_add', 'line_change') AND r.kind = 'deal' LOOP
+        v_name := NULL;
+        IF v.operation = 'create' AND v.error ~* 'won_time|lost_time' AND (v.body ? 'won_time' OR v.body ? 'lost_time') AND setting('won_time_on_create') = 'on' THEN
+            v_name := 'won_time_on_create'; v_value := 'off';
+        ELSIF v.operation LIKE 'line%' AND v.error ~* 'quantity|item_price|negative|positive|greater|minimum' THEN
+            IF v.body @? '$.**.quantity ? (@ == 0)' AND setting('zero_lines') = 'send' THEN
+                v_name := 'zero_lines'; v_value := 'skip';
+            ELSIF (v.body @? '$.**.quantity ? (@ < 0)' OR v.body @? '$.**.item_price ? (@ < 0)') AND setting('negative_lines') = 'send' THEN
+                v_name := 'negative_lines'; v_value := 'value_only';
+            END IF;
+        END IF;
+        IF v_name IS NOT NULL THEN
+            INSERT INTO settings AS s (name, value, changed_by) VALUES (v_name, v_value, 'delivery')
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_at = clock_timestamp(), changed_by = excluded.changed_by;
+            INSERT INTO job_signals (kind, reason) VALUES ('all_deals', 'setting ' || v_name);
+            RAISE LOG 'Pipedrive refused a deal as it was sent; setting % is now %', v_name, v_value USING DETAIL = left(v.error, 300);
+        END IF;
+        -- Others in the same group met the same refusal before it was learned.
+        IF v_name IS NOT NULL OR v.operation = 'create' AND v.error ~* 'won_time|lost_time' AND setting('won_time_on_create') = 'off' AND (v.body ? 'won_time' OR v.body ? 'lost_time')
+           OR v.operation LIKE 'line%' AND (v.body @? '$.**.quantity ? (@ == 0)' AND setting('zero_lines') = 'skip' AND v.error ~* 'quantity|greater|minimum|positive'
+                OR (v.body @? '$.**.quantity ? (@ < 0)' OR v.body @? '$.**.item_price ? (@ < 0)') AND setting('negative_lines') = 'value_only') THEN
+            UPDATE jobs SET dirty = true WHERE id = v.job_id;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION _learn_refusals(_result[]) IS 'Notes in settings what Pipedrive refuses and the references leave open: negative lines, zero quantities, won_time at creation. The deals concerned are planned anew.';
+
 CREATE FUNCTION _settle(p_results text, p_headers text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -167,14 +206,7 @@ BEGIN
        AND NOT l.lines_unread AND r.operation = 'line_change';
     UPDATE links l SET gone_at = v_now, last_error = left(r.error, 300) FROM unnest(v) r
      WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
-    IF EXISTS (SELECT FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome = 'permanent' AND r.operation = 'line_add' AND (i.body @? '$.**.quantity ? (@ < 0)' OR i.body @? '$.**.item_price ? (@ < 0)'))
-       AND setting('negative_lines') = 'send' AND EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'permanent' AND r.error ~* 'quantity|item_price|negative|positive') THEN
-        -- Pipedrive takes no negative lines: such deals carry their value instead (DESIGN 5).
-        INSERT INTO settings (name, value) VALUES ('negative_lines', 'value_only') ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_at = v_now, changed_by = 'delivery';
-        INSERT INTO job_signals (kind, reason) VALUES ('all_deals', 'negative lines refused');
-        UPDATE jobs j SET dirty = true FROM unnest(v) r
-         WHERE j.id = r.job_id AND r.outcome = 'permanent' AND r.operation = 'line_add';
-    END IF;
+    PERFORM _learn_refusals(v);
 
     FOR v_bad IN SELECT r.outcome, max(r.wait_ms) AS wait_ms, max(r.error) AS error FROM unnest(v) r
                   WHERE r.outcome IN ('daily', 'auth', 'blocked', 'capacity') GROUP BY r.outcome LOOP

@@ -192,7 +192,11 @@ BEGIN
          WHERE i.operation = 'discount_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
     ELSIF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
         -- Announced before this list was begun and not in it: it was not made.
-        DELETE FROM intents i WHERE i.state = 'unknown' AND i.kind = v_kind AND i.announced_at < v.started_at;
+        -- A discount of a deal that is there has a list of its own.
+        DELETE FROM intents i
+         WHERE i.state = 'unknown' AND i.kind = v_kind AND i.announced_at < v.started_at
+           AND NOT (i.operation = 'discount_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id));
+        PERFORM _ask_looks();
     END IF;
     UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, reason = NULL, class = NULL, updated_at = clock_timestamp()
      WHERE j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')

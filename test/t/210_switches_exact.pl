@@ -3,7 +3,8 @@
 # under each group of switches on a fresh sandbox with the same data, and must
 # end in the same account at Pipedrive, without a forbidden call.
 #
-# Switches that are looked at elsewhere: exact_next_host, exact_minute_limit,
+# Switches that have no account to compare (tokens, rights, verify()) follow at
+# the end.  Looked at elsewhere: exact_next_host, exact_minute_limit,
 # exact_day_limit, exact_429_headers, exact_retry_after, exact_error_block,
 # exact_error_block_status, exact_foreign_calls_per_minute (240_pages).
 # Switches that cannot matter here: exact_webhook_*, exact_lost_contact_answers
@@ -197,5 +198,102 @@ foreach my $call ($t->calls('exact'))
 	$longest = $length if $length > $longest;
 }
 cmp_ok($longest, '<', 4000, 'no URL comes near the limit of 6000 characters');
+
+# -----------------
+note 'token endpoint';
+# -----------------
+
+# What a refusal of the refresh token looks like does not matter.
+foreach my $status (400, 401)
+{
+	fresh($t, orders => 0, switches => { %base, exact_expired_refresh_status => $status });
+	$t->connect_app;
+	$t->consent;
+	$t->add_division;
+	$t->post('/exact/revoke');
+	$t->token_age(700);
+	my ($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_customers()');
+	like($err, qr/ERROR:  28000: .*consent.*HINT: .*exact_authorize_url/s,
+		"a consent that was withdrawn (status $status) is told, with the way out");
+	is($t->sql(q{SELECT state FROM exact_pd_sync.status WHERE part = 'exact consent'}),
+		'red', '... and status says it');
+	$t->consent;
+	is(($t->try('CALL exact_pd_sync.poll_customers()'))[0], 0, '... and a new consent mends it');
+	$t->no_violations("... without a forbidden call ($status)");
+}
+
+# A wrong secret: one kind of refusal or the other.
+foreach my $status (400, 401)
+{
+	fresh($t, orders => 0, switches => { %base, exact_invalid_client_status => $status });
+	my $secret = $t->{ready}{client_secret};
+	$t->{ready}{client_secret} = 'not-the-secret';
+	$t->connect_app;
+	ok(!eval { $t->consent; 1 }, "a wrong client secret (status $status) is refused");
+	like($@, qr/client/, '... in words that name the client') ;
+	unlike($@, qr/not-the-secret/, '... but not the secret');
+	$t->{ready}{client_secret} = $secret;
+	$t->connect_app;
+	ok(eval { $t->consent; 1 }, '... and the right one is taken') or diag($@);
+}
+
+# The answer of a rotation is lost.  Where the old token still works for a while
+# nobody notices; where it is dead a person is asked, and nothing else happens.
+foreach my $grace (600, 0)
+{
+	fresh($t, orders => 0, switches => { %base, exact_refresh_grace_s => $grace });
+	$t->connect_app;
+	$t->consent;
+	$t->add_division;
+	$t->switches(exact_lost_token_answers => 1);
+	$t->token_age(700);
+	my ($rc, $out, $err) = (1);
+	# the worker or we: one of both meets the lost answer
+	for (my $try = 0; $rc && $try < 3; $try++)
+	{
+		($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_customers()');
+	}
+	if ($grace)
+	{
+		is($rc, 0, 'a lost answer of a rotation does no harm while the old token works') or diag($err);
+	}
+	else
+	{
+		like($err, qr/ERROR:  28000: .*HINT: .*exact_authorize_url/s,
+			'a lost answer of a rotation asks for a new consent where the old token is dead');
+	}
+	$t->no_violations("... without a forbidden call (grace $grace)");
+}
+
+# ---------
+note 'rights';
+# ---------
+
+fresh($t, orders => 3, switches => { %base, exact_missing_scopes => [ 'sales.prices', 'hrm.payroll' ] });
+$t->connect;
+my ($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_all()');
+is($rc, 0, 'scopes that are optional may be missing') or diag($err);
+like($err, qr/WARNING: .*feed "item_prices".*not available/, '... which is told');
+my $calls = () = $t->exact_calls(sub { $t->poll });
+ok( !grep({ $_->{path} =~ /SalesItemPrices|Employees/ } ($t->calls('exact'))[ -$calls .. -1 ]),
+	'... once a day, not at every poll');
+$t->switches(exact_missing_scopes => ['crm.accounts']);
+($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_all()');
+like($err, qr/ERROR:  42501: .*"accounts".*HINT: .*scopes/s, 'one that is needed may not, and is named');
+is( $t->sql(q{SELECT count(*) FROM exact_pd_sync.sync_runs WHERE state = 'ok' AND what = 'poll_products'
+	AND id > (SELECT max(id) FROM exact_pd_sync.sync_runs WHERE what = 'poll_customers')}),
+	'1', '... while the other feeds are read');
+
+# ---------------
+note 'the clocks';
+# ---------------
+
+$t->switches(exact_missing_scopes => []);
+foreach my $format ('%Y-%m-%d %H:%M:%S', '%Y-%m-%dT%H:%M:%S', '%d-%m-%Y %H:%M:%S')
+{
+	$t->switches(exact_server_time_format => $format);
+	my $clock = $t->sql(q{SELECT state FROM exact_pd_sync.verify() WHERE check_name = 'exact clock'});
+	is($clock, $format =~ /^%Y/ ? 'ok' : 'warning', "verify() reads Exact's clock in the form $format, or says that it cannot");
+}
 
 $t->done;
