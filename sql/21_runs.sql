@@ -141,6 +141,8 @@ BEGIN
     IF v_what = 'import_history' AND p_error IS NULL THEN
         -- Until here everything was history, whichever feed brought it.
         UPDATE divisions SET imported_at = clock_timestamp();
+        -- Tables that were empty a minute ago: the planner must not believe it any longer.
+        ANALYZE exact_sales_orders, exact_sales_order_lines, exact_accounts, exact_items, exact_item_prices, job_signals;
     END IF;
 END
 $$;

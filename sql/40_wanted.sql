@@ -22,11 +22,13 @@ SELECT o.division, o.id AS order_id, l.lines, t.total,
        l.lines > 0 AND (abs(v.line_total - t.total) <= t.tolerance OR abs(v.line_total - t.discount - t.total) <= t.tolerance) AS adds_up,
        l.lines > 0 AND v.usable AND NOT (l.has_negative AND n.value_only) AS send_lines,
        l.has_negative,
-       -- Above 1: prices are raised by it; else 1.
-       CASE WHEN v.usable AND v.line_total <> 0 AND round(v.line_total, 2) <> round(t.total, 2) AND t.total / v.line_total > 1
+       -- What prices are multiplied by: lines that say less than the header are raised to it, those of a credit
+       -- also when they say a few cents less (a discount can only take off).
+       CASE WHEN v.usable AND v.line_total <> 0 AND round(v.line_total, 2) <> round(t.total, 2)
+                 AND (t.total / v.line_total > 1 OR v.line_total < t.total AND p.rounded IS NULL)
             THEN t.total / v.line_total ELSE 1 END AS raise,
-       -- What the header takes off the lines, in percent: with two decimals, so that it stays the same when a line
-       -- changes, unless the lines would come out below the header.
+       -- What the header takes off the lines, in percent: one that stays the same when a line changes, unless the lines
+       -- would come out below the header.
        CASE WHEN p.rounded IS NULL THEN 0 WHEN c.net_total >= t.total THEN p.rounded
             WHEN v.line_total > 0 THEN floor((1 - t.total / v.line_total) * 100000000) / 1000000
             ELSE ceil((1 - t.total / v.line_total) * 100000000) / 1000000 END AS discount_percent
@@ -54,9 +56,13 @@ SELECT o.division, o.id AS order_id, l.lines, t.total,
  CROSS JOIN LATERAL (
         -- Lines can carry the total when both have the same sign (or the total is nothing at all).
         SELECT s.line_total, (sign(s.line_total) = sign(t.total) OR t.total = 0 AND s.line_total >= 0) AS usable OFFSET 0) v
+ CROSS JOIN LATERAL (SELECT o.discount * CASE WHEN abs(o.discount) < 1 THEN 100 ELSE 1 END AS percent OFFSET 0) h
  CROSS JOIN LATERAL (
         SELECT CASE WHEN v.usable AND v.line_total <> 0 AND t.total / v.line_total < 1 AND abs(v.line_total - t.total) > t.tolerance
-                    THEN round((1 - t.total / v.line_total) * 100, 2) END AS rounded) p
+                    -- The header's own percentage where it fits: worked out from the sums of a small order, it would
+                    -- change a little with every line, and with it all the others.
+                    THEN CASE WHEN abs(v.line_total * (1 - h.percent / 100) - t.total) <= t.tolerance THEN h.percent
+                              ELSE round((1 - t.total / v.line_total) * 100, 2) END END AS rounded) p
   LEFT JOIN LATERAL (
         SELECT sum(_line_net(round(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity, 0) / CASE WHEN i.lines_with_vat THEN 1 + coalesce(x.vat_percentage, 0) ELSE 1 END, 2), 1, p.rounded)) AS net_total
           FROM exact_sales_order_lines x
@@ -76,7 +82,7 @@ SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
        a.price AS item_price,
        -- The same percentage for all, bent a little where it would not lead to whole cents.
        CASE WHEN a.amount * (1 - s.discount_percent / 100) = n.net OR a.price * q.quantity = 0 THEN s.discount_percent
-            ELSE round(100 * (1 - n.net / (a.price * q.quantity)), 8) END AS discount,
+            ELSE greatest(0, round(100 * (1 - n.net / (a.price * q.quantity)), 8)) END AS discount,
        left(nullif(btrim(regexp_replace(
             CASE WHEN l.item IS NULL THEN coalesce(l.description, l.notes, l.item_description)
                  WHEN l.description IS DISTINCT FROM l.item_description THEN l.description END, '\s+', ' ', 'g')), ''), 255) AS comments

@@ -104,7 +104,8 @@ BEGIN
           -- OFFSET 0: key by key, never the whole view joined to the keys afterwards.
          CROSS JOIN LATERAL (SELECT * FROM wanted_deals x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) d
           LEFT JOIN LATERAL (SELECT * FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id OFFSET 0) l ON true
-         WHERE l.gone_at IS NULL AND (d.in_window OR l.pipedrive_id IS NOT NULL)
+         -- As a function call, because the planner takes a bare IS NULL for rare and then joins by nested loops.
+         WHERE booleq(l.gone_at IS NULL AND (d.in_window OR l.pipedrive_id IS NOT NULL), true)
     ), ln AS MATERIALIZED (
         SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p WHERE NOT w.deleted
     ), need AS MATERIALIZED (
@@ -146,12 +147,13 @@ BEGIN
                          IS DISTINCT FROM (k.product_id, k.quantity, k.item_price, k.discount, coalesce(k.comments, '')) THEN 'change' END AS what
           FROM go g
           JOIN ln ON ln.division = g.division AND ln.order_id = g.exact_id
-          LEFT JOIN have k ON k.division = ln.division AND k.order_id = ln.order_id AND k.line_id = ln.line_id
+          -- By key: a join with "have" is a nested loop of all with all while the statistics are those of an empty table.
+          LEFT JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = ln.division AND x.order_id = ln.order_id AND x.line_id = ln.line_id OFFSET 0) k ON true
     ), gone AS (
         SELECT k.division, k.order_id, k.line_id, k.pipedrive_id AS line_pid
           FROM have k
          WHERE NOT EXISTS (SELECT FROM ln WHERE ln.division = k.division AND ln.order_id = k.order_id AND ln.line_id = k.line_id)
-    ), mix AS (
+    ), mix AS MATERIALIZED (
         SELECT m.division, m.order_id, (line_mix(m.adds, m.changes, m.deletes)).patched
           FROM (SELECT x.division, x.order_id, count(*) FILTER (WHERE x.what = 'add')::integer AS adds,
                        count(*) FILTER (WHERE x.what = 'change')::integer AS changes, count(*) FILTER (WHERE x.what = 'delete')::integer AS deletes
@@ -271,7 +273,6 @@ CREATE FUNCTION plan() RETURNS TABLE (
     LANGUAGE plpgsql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     -- compiling what runs once takes seconds
-    SET jit = off
     SET jit = off
     AS $$
 DECLARE

@@ -49,11 +49,14 @@ CREATE FUNCTION _cron_job_name(p_name text) RETURNS text
 COMMENT ON FUNCTION _cron_job_name(text) IS 'Name of a job in pg_cron: one database, one set of jobs.';
 
 CREATE FUNCTION schedule_list() RETURNS TABLE (jobname text, schedule text, command text)
-    LANGUAGE plpgsql STABLE
+    -- As the owner: the worker's role, for which verify() asks, may not look into pg_cron's schema.
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
-    IF to_regclass('cron.job') IS NOT NULL THEN
+    -- Not to_regclass(), which is an ERROR where the schema may not be used.
+    IF EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = 'cron' AND c.relname = 'job' AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) THEN
         RETURN QUERY EXECUTE 'SELECT j.jobname::text, j.schedule::text, j.command::text FROM cron.job j WHERE j.jobname = ANY ($1)'
             USING (SELECT array_agg(exact_pd_sync._cron_job_name(s.name)) FROM exact_pd_sync.schedule_jobs s);
     END IF;

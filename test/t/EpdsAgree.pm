@@ -42,6 +42,12 @@ The account in a form that two runs can be compared by: no ids, no times.
 A new sandbox (options as in EpdsTest->new) and a new extension in the same
 database: as if the test began anew, without the price of a new server.
 
+=item same_end($t, $name, %switch)
+
+Eight tests: a scenario with every kind of change, on a fresh sandbox with these
+switches, ends as the first one of this test file did: in the same account, with
+every order a deal, no dead letter, no forbidden call, and nothing left to send.
+
 =item sums($deal)
 
 Value of a deal worked out from its lines and discounts, as text with two decimals.
@@ -60,7 +66,7 @@ use JSON::PP ();
 use Math::BigFloat;
 use Test::More;
 
-our @EXPORT = qw(agrees account fresh sums cents);
+our @EXPORT = qw(agrees account fresh same_end sums cents);
 
 # Amounts reach us as binary floats; two decimals are what is meant.
 sub cents
@@ -293,7 +299,7 @@ sub account
 			lost_reason => $deal->{lost_reason},
 			line_texts => [
 				sort map {
-					join ' | ', $code{ $_->{product_id} }, decimal($_->{quantity}), $_->{sum_text},
+					join ' | ', $code{ $_->{product_id} }, decimal($_->{quantity}), cents($_->{sum_text}),
 					  $_->{comments}
 				} @{ $deal->{products} }
 			],
@@ -325,6 +331,133 @@ sub fresh
 	$t->sql('DROP EXTENSION IF EXISTS exact_pd_sync CASCADE');
 	$t->sql('CREATE EXTENSION exact_pd_sync');
 	return $t;
+}
+
+# ------------------------------
+# The scenario
+# ------------------------------
+
+# Orders of every kind that a switch could bend, before the first run.
+sub orders_before
+{
+	my ($t) = @_;
+	my @items = map {
+		{ code => "SW-$_", description => "Vaas $_", price => 7.35 + $_ * 1.11 }
+	} 1 .. 3;
+	$t->post(
+		'/exact/orders',
+		[
+			{
+				number => 30001, customer => { name => 'Tuincentrum De Wilg B.V.', code => '4711' },
+				salesperson => 'Anna de Wit', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ map { { item => $items[$_], quantity => $_ + 2 } } 0 .. 2 ],
+			},
+			{
+				# a discount over the whole order, on amounts that do not divide
+				number => 30002, customer => '4711', salesperson => 'Bram Hoekstra', discount => 0.05,
+				status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [
+					{ item => 'SW-1', quantity => 7, price => 12.37 }, { item => 'SW-2', quantity => 3, price => 0.99 },
+					{ item => 'SW-3', quantity => 11, price => 4.45, discount => 0.1 },
+				],
+			},
+			{
+				# the same article twice, and enough lines for a bulk call
+				number => 30003, customer => { name => 'Bloemen & Zo', code => '4712' }, salesperson => 'Chantal Verbeek',
+				status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ map { { item => 'SW-' . (1 + $_ % 3), quantity => $_ + 1, price => 3.33 + $_ } } 0 .. 6 ],
+			},
+			{
+				number => 30004, customer => { name => "G\x{e4}rtnerei M\x{fc}ller GmbH", code => '4713', country => 'DE' },
+				salesperson => 'Fatima El Amrani', status => 12, delivery_status => 20, invoice_status => 12,
+				lines => [ { item => 'SW-2', quantity => 5 } ],
+			},
+			{
+				number => 30005, customer => '4712', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ { item => 'SW-3', quantity => 1 } ],
+			},
+			{
+				# lines that only their place tells apart
+				number => 30007, customer => '4711', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ map { { item => 'SW-1', quantity => $_, price => 10 + $_ } } 1 .. 6 ],
+			},
+			{
+				number => 30008, customer => '4712', status => 21, delivery_status => 21, invoice_status => 21,
+				order_date => '2026-09-07', delivery_date => '2026-09-14', lines => [ { item => 'SW-2', quantity => 3 } ],
+			},
+			{
+				number => 30009, customer => '4713', status => 45, delivery_status => 12, invoice_status => 12,
+				order_date => '2026-10-25', lines => [ map { { item => 'SW-3', quantity => $_ } } 1 .. 2 ],
+			},
+		]);
+	return;
+}
+
+# What happens at Exact afterwards.
+sub changes_after
+{
+	my ($t) = @_;
+	$t->patch('/exact/orders/30001', { delivery_status => 21 });
+	$t->patch('/exact/orders/30002/lines/1', { quantity => 8 });
+	$t->patch('/exact/orders/30003/lines/2', { quantity => 40 });
+	$t->delete('/exact/orders/30003/lines/5');
+	$t->post('/exact/orders/30003/lines', { item => 'SW-2', quantity => 2, price => 9.99 });
+	$t->patch('/exact/orders/30004', { status => 45, delivery_status => 12 });
+	$t->patch('/exact/orders/30007/lines/2', { quantity => 20 });
+	$t->patch('/exact/orders/30007/lines/5', { quantity => 50 });
+	$t->delete('/exact/orders/30005');
+	$t->post(
+		'/exact/orders',
+		{
+			number => 30006, customer => { name => 'Nieuwe Klant', code => '4714' }, salesperson => 'Dirk-Jan Mulder',
+			status => 12, delivery_status => 12, invoice_status => 12,
+			lines => [ map { { item => 'SW-' . (1 + $_ % 3), quantity => $_ + 1 } } 0 .. 5 ],
+		});
+	$t->post('/exact/orders/30001/invoice', {});
+	return;
+}
+
+my ($expected, $expected_name);
+
+sub first_difference
+{
+	my @want = split /\n/, $_[0];
+	my @have = split /\n/, $_[1];
+	my @told;
+	foreach my $i (0 .. (@want > @have ? $#want : $#have))
+	{
+		my ($w, $h) = ($want[$i] // '', $have[$i] // '');
+		push @told, "expected $w", "     has $h" if $w ne $h;
+		last if @told >= 12;
+	}
+	return join("\n", @told);
+}
+
+sub same_end
+{
+	my ($t, $name, %switch) = @_;
+	note $name;
+	fresh($t, switches => \%switch);
+	orders_before($t);
+	ok($t->first_run, "$name: the first run comes to its end");
+	agrees($t, "$name: every order is a deal");
+	changes_after($t);
+	$t->poll;
+	ok($t->settle(45), "$name: the changes, too");
+	agrees($t, "$name: the deals follow");
+	my $tokens = $t->tokens;
+	$t->poll;
+	$t->settle(45);
+	is($t->tokens, $tokens, "$name: nothing more is sent when nothing changes");
+	is($t->sql('SELECT count(*) FROM exact_pd_sync.dead_letters'), '0', "$name: no dead letter")
+	  or diag($t->sql('SELECT object, reason, servers_words FROM exact_pd_sync.dead_letters'));
+	$t->no_violations("$name: nothing forbidden");
+
+	my $account = account($t);
+	($expected, $expected_name) = ($account, $name) unless defined $expected;
+	ok($account eq $expected, "$name: the account is as after \"$expected_name\"")
+	  or diag(first_difference($expected, $account));
+	return;
 }
 
 1;
