@@ -120,10 +120,12 @@ BEGIN
         SELECT g.division, g.exact_id, g.pipedrive_id, g.status, g.closed_at, g.first_won_at, g.sent,
                CASE WHEN g.pipedrive_id IS NULL THEN jsonb_strip_nulls(g.body) ELSE _body_diff(g.sent, g.kept) END AS diff
           FROM (SELECT x.*, CASE WHEN x.pipedrive_id IS NOT NULL THEN x.body
-                        - CASE WHEN x.owner_kept THEN ARRAY['owner_id', 'pipeline_id'] ELSE ARRAY['pipeline_id'] END
+                        - CASE WHEN x.owner_kept OR x.owner_id IS NULL THEN ARRAY['owner_id', 'pipeline_id'] ELSE ARRAY['pipeline_id'] END
                         - CASE WHEN x.unmapped THEN ARRAY['status', 'stage_id', 'lost_reason'] ELSE ARRAY[]::text[] END
                         -- A deleted order has no lines at Exact any more; its deal keeps them.
-                        - CASE WHEN x.deleted THEN 'value' ELSE '' END END AS kept
+                        - CASE WHEN x.deleted THEN 'value' ELSE '' END
+                        -- A stage that Pipedrive does not have (yet): the deal stays where it is.
+                        - CASE WHEN x.stage_id IS NULL THEN 'stage_id' ELSE '' END END AS kept
                   FROM go x OFFSET 0) g
          OFFSET 0
     ), header_call AS (

@@ -223,11 +223,18 @@ BEGIN
         UPDATE pipedrive_stages s SET stage_id = NULL, state = 'gone'
          WHERE v_cursor IS NULL AND s.stage_id IS NOT NULL
            AND NOT EXISTS (SELECT FROM jsonb_array_elements(v_data) r WHERE (r->>'id')::bigint = s.stage_id AND NOT coalesce((r->>'is_deleted')::boolean, false));
+        INSERT INTO job_signals (kind, reason)
+        SELECT 'all_deals', 'stages changed'
+         WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'deal')
+           AND EXISTS (SELECT FROM pipedrive_stages s, jsonb_array_elements(v_data) r
+                        WHERE s.stage_id IS NULL AND r->>'name' = s.name AND NOT coalesce((r->>'is_deleted')::boolean, false));
         UPDATE pipedrive_stages s SET stage_id = (r->>'id')::bigint, remote_name = r->>'name', state = CASE WHEN s.state = 'made' THEN 'made' ELSE 'found' END
           FROM jsonb_array_elements(v_data) r
          WHERE NOT coalesce((r->>'is_deleted')::boolean, false) AND ((r->>'id')::bigint = s.stage_id OR s.stage_id IS NULL AND r->>'name' = s.name);
     ELSIF p_step LIKE 'make_stage:%' THEN
         UPDATE pipedrive_stages s SET stage_id = (v_data->>'id')::bigint, remote_name = v_data->>'name', state = 'made' WHERE s.name = substr(p_step, 12);
+        -- Deals that wait for it, because a rule named it before it was there.
+        INSERT INTO job_signals (kind, reason) SELECT 'all_deals', 'stage made' WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'deal');
         v_said := format('stage "%s" was made', v_data->>'name');
     ELSIF p_step LIKE '%\_fields' THEN
         v_entity := replace(p_step, '_fields', '');

@@ -139,6 +139,9 @@ BEGIN
         END IF;
         INSERT INTO job_signals (kind, reason) VALUES ('all_deals', 'setting ' || p_name);
         PERFORM wake_worker('delivery');
+    ELSIF p_name = 'products' AND setting('products') = 'all' THEN
+        INSERT INTO job_signals (kind, division, exact_id, reason) SELECT 'product', i.division, i.id, 'setting ' || p_name FROM exact_items i;
+        PERFORM wake_worker('delivery');
     END IF;
 END
 $$;

@@ -198,7 +198,10 @@ BEGIN
                 'daily_remaining', CASE WHEN v.headers->>'x-daily-ratelimit-token-remaining' ~ '^[0-9]+$' THEN (v.headers->>'x-daily-ratelimit-token-remaining')::bigint END,
                 'burst_limit', CASE WHEN v.headers->>'x-ratelimit-limit' ~ '^[0-9]+$' THEN (v.headers->>'x-ratelimit-limit')::bigint END));
         ELSIF v.probe = 'pd_stages' THEN
-            SELECT string_agg(s.name, ', ') INTO v_text FROM pipedrive_stages s
+            SELECT string_agg(s.name, ', ') INTO v_text
+              FROM (SELECT p.name, p.stage_id FROM pipedrive_stages p
+                    UNION SELECT r.stage, NULL FROM status_rules r
+                     WHERE r.stage IS NOT NULL AND NOT EXISTS (SELECT FROM pipedrive_stages p WHERE p.name = r.stage)) s
              WHERE s.stage_id IS NULL OR NOT EXISTS (SELECT FROM jsonb_array_elements(v_body->'data') x WHERE (x->>'id')::bigint = s.stage_id AND NOT coalesce((x->>'is_deleted')::boolean, false));
             detail := CASE WHEN v_text IS NULL THEN 'all stages are there' ELSE 'missing: ' || v_text END;
             IF v_text IS NOT NULL THEN state := 'error'; hint := 'CALL exact_pd_sync.setup_pipedrive();'; END IF;

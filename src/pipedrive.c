@@ -204,6 +204,21 @@ append_integers(StringInfo to, const char *name, const int64 *values, int n)
 }
 
 /*
+ * append_numbers
+ *		,"name":[1.5,2] - as many digits as a double holds.
+ */
+static void
+append_numbers(StringInfo to, const char *name, const double *values, int n)
+{
+	int			i;
+
+	appendStringInfo(to, ",\"%s\":[", name);
+	for (i = 0; i < n; i++)
+		appendStringInfo(to, i == 0 ? "%.15g" : ",%.15g", values[i]);
+	appendStringInfoChar(to, ']');
+}
+
+/*
  * append_text
  *		,"name":"value" - nothing when the value is empty.
  */
@@ -296,6 +311,11 @@ epds_pipedrive_result(StringInfo to, int64 call_id, const char *path,
 					 answer->status, answer->total_ms);
 	append_integers(to, "ids", verdict->ids, verdict->nids);
 	append_integers(to, "products", verdict->products, verdict->nproducts);
+	if (verdict->nvalued > 0 && verdict->nvalued == verdict->nproducts)
+	{
+		append_numbers(to, "quantities", verdict->quantities, verdict->nvalued);
+		append_numbers(to, "prices", verdict->prices, verdict->nvalued);
+	}
 	append_text(to, "key", verdict->key);
 	append_text(to, "request_id", verdict->request_id);
 

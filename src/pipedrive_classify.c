@@ -259,6 +259,27 @@ is_capacity(const cJSON *tree)
 }
 
 /*
+ * take_line_values
+ *		Count a line whose product was noted, with its quantity and price if it
+ *		tells both: lines of the same product are told apart by these.
+ */
+static void
+take_line_values(const cJSON *record, PipedriveVerdict *verdict)
+{
+	const cJSON *quantity = cJSON_GetObjectItemCaseSensitive(record,
+															 "quantity");
+	const cJSON *price = cJSON_GetObjectItemCaseSensitive(record,
+														  "item_price");
+
+	verdict->nproducts++;
+	if (!cJSON_IsNumber(quantity) || !cJSON_IsNumber(price))
+		return;
+	verdict->quantities[verdict->nvalued] = quantity->valuedouble;
+	verdict->prices[verdict->nvalued] = price->valuedouble;
+	verdict->nvalued++;
+}
+
+/*
  * take_record
  *		Note id and product_id of one record.  False when it has no id that can
  *		be relied on, or when there are more records than there is room.
@@ -281,7 +302,7 @@ take_record(const cJSON *record, PipedriveVerdict *verdict)
 	verdict->nids++;
 
 	if (item_integer(product, &verdict->products[verdict->nproducts]))
-		verdict->nproducts++;
+		take_line_values(record, verdict);
 	return true;
 }
 
@@ -344,6 +365,7 @@ set_verdict(PipedriveVerdict *verdict, EpdsOutcome outcome, const char *error)
 		/* half-read ids must not be taken for an answer */
 		verdict->nids = 0;
 		verdict->nproducts = 0;
+		verdict->nvalued = 0;
 		verdict->key[0] = '\0';
 	}
 }
@@ -511,6 +533,7 @@ pipedrive_classify(const PipedriveQuestion *question,
 	verdict->wait_ms = -1;
 	verdict->nids = 0;
 	verdict->nproducts = 0;
+	verdict->nvalued = 0;
 	verdict->key[0] = '\0';
 	verdict->error[0] = '\0';
 	pipedrive_read_limits(answer->headers, &verdict->limits,

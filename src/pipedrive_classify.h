@@ -56,6 +56,9 @@ typedef struct PipedriveVerdict
 	int64		ids[PIPEDRIVE_MAX_IDS];
 	int			nproducts;		/* OK: product_id of lines, in order */
 	int64		products[PIPEDRIVE_MAX_IDS];
+	int			nvalued;		/* OK: lines that told quantity and price, too */
+	double		quantities[PIPEDRIVE_MAX_IDS];
+	double		prices[PIPEDRIVE_MAX_IDS];
 	char		key[PIPEDRIVE_KEY_SIZE];	/* OK: data.id where it is a text */
 	char		request_id[PIPEDRIVE_REQUEST_ID_SIZE];	/* "" = none */
 	char		error[PIPEDRIVE_ERROR_SIZE];	/* "" when OK */

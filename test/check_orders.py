@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Are the orders deals?  An independent calculation, from the source to the CRM.
 
-    check_orders.py CONTROL_URL [--orders-csv FILE] [--default-owner NAME] [--dead-letters FILE] [--later TOKENS]
-                    [--beside N]
+    check_orders.py CONTROL_URL [--orders-csv FILE] [--default-owner NAME] [--owner SALESPERSON=USER]...
+                    [--dead-letters FILE] [--later TOKENS] [--beside N] [--sample N]
 
 Works out from the source what the simulated Pipedrive should hold, and compares it with what it holds: one deal for each
 order and nothing else, value to the cent, lines, organization, owner, stage, status, dates; and what it may have cost.
@@ -231,10 +231,11 @@ class Account:
 
 
 class Judge:
-    def __init__(self, account, people, default_owner):
+    def __init__(self, account, people, default_owner, owners):
         self.account = account
         self.people = people            # GUID -> (name, e-mail) at Exact
         self.default_owner = default_owner
+        self.owners = owners            # name at Exact -> name of the user who was named by hand
         self.discounts = 0
         self.problems = []              # of the order at hand
 
@@ -244,6 +245,8 @@ class Judge:
 
     def owner(self, order):
         person = self.people.get(order.salesperson) if order.salesperson else None
+        if person and person[0] in self.owners:
+            return self.owners[person[0]]
         user = self.account.active_user(*person) if person else None
         return user["name"] if user else self.default_owner
 
@@ -400,6 +403,7 @@ def arguments():
     parser.add_argument("control", help="address of the control port")
     parser.add_argument("--orders-csv", metavar="FILE", help="the file the orders came from")
     parser.add_argument("--default-owner", metavar="NAME", default="Exact koppeling", help="who owns what nobody else does")
+    parser.add_argument("--owner", metavar="SALESPERSON=USER", action="append", default=[], help="who was mapped by hand")
     parser.add_argument("--dead-letters", metavar="FILE", help="what may be missing: lines that name \"Order N\" and a reason")
     parser.add_argument("--later", metavar="TOKENS", type=int, default=0, help="tokens that changes after the first run were due to cost")
     parser.add_argument("--beside", metavar="N", type=int, default=0, help="so many orders were made at Exact beside those of the file")
@@ -428,7 +432,7 @@ def main():
     orders = [order for order in orders if order.ordered >= year_before(today) or order.deal_status() == "open"]
 
     account = Account(base)
-    judge = Judge(account, people, options.default_owner)
+    judge = Judge(account, people, options.default_owner, dict(pair.split("=", 1) for pair in options.owner))
     dead = read_dead(options.dead_letters)
     right, explained, wrong = [], [], []
     for order in orders:

@@ -150,11 +150,19 @@ note 'a stage that is not there yet';
 	});
 is(join("\n", $t->writes(@calls)), '', '... and nothing is sent to nowhere');
 is($t->sql('SELECT count(*) FROM exact_pd_sync.dead_letters'), '0', '... nor dead');
+is( $t->sql(q{SELECT state || ' ' || detail || ' ' || hint FROM exact_pd_sync.verify() WHERE check_name = 'pipedrive stages'}),
+	'error missing: Afgehaald CALL exact_pd_sync.setup_pipedrive();',
+	'... verify() says what is missing');
+my $new = $t->post('/exact/orders', { delivery_status => 21, lines => 1 })->{OrderNumber};
+$t->poll;
+ok($t->settle, 'a new order is sent');
+is($t->deal($new)->{stage} . ' of ' . $t->deal($new)->{pipeline}, 'Nieuwe bestelling of Bestellingen',
+	'... to the first stage of our pipeline');
 @calls = $t->pipedrive_calls(sub { $t->setup; ok($t->settle, 'setup_pipedrive() makes it') });
 is(join("\n", $t->writes(@calls)),
-	join("\n", 'POST stages {name, pipeline_id} 5', ('PATCH deals/* {stage_id} 5') x @delivered),
+	join("\n", 'POST stages {name, pipeline_id} 5', ('PATCH deals/* {stage_id} 5') x (@delivered + 1)),
 	'... and then the deals move');
-is(scalar(grep { $_->{stage} eq 'Afgehaald' } $t->deals), scalar @delivered, '... to it');
+is(scalar(grep { $_->{stage} eq 'Afgehaald' } $t->deals), @delivered + 1, '... to it');
 
 is($t->stats('pipedrive')->{noop_patches}, 0, 'no call changed nothing');
 $t->no_violations;
