@@ -262,7 +262,8 @@ DECLARE
 BEGIN
     SELECT identity INTO v_then FROM instance;
     IF v_then IS NULL THEN
-        RETURN false;
+        -- Without a secret nothing can go out: not connected yet, which says so itself.
+        RETURN NOT EXISTS (SELECT FROM credentials);
     END IF;
     IF v_then = v_now THEN
         RETURN true;

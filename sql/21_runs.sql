@@ -74,7 +74,8 @@ CREATE TABLE api_calls (
     bytes       bigint,
     error       text,
     request_id  text,
-    job_id      bigint
+    job_id      bigint,
+    exact_id    uuid
 );
 COMMENT ON TABLE api_calls IS 'Every call to either service, without bodies or secrets. Kept for retention_days.';
 COMMENT ON COLUMN api_calls.id IS 'Number.';
@@ -92,8 +93,9 @@ COMMENT ON COLUMN api_calls.bytes IS 'Size of the answer.';
 COMMENT ON COLUMN api_calls.error IS 'The server''s or the transport''s words.';
 COMMENT ON COLUMN api_calls.request_id IS 'x-correlation-id, to quote at support.';
 COMMENT ON COLUMN api_calls.job_id IS 'The job it was made for.';
+COMMENT ON COLUMN api_calls.exact_id IS 'GUID at Exact of the object it was made for.';
 CREATE INDEX api_calls_at ON api_calls (at);
-CREATE INDEX api_calls_job ON api_calls (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX api_calls_failed ON api_calls (exact_id) WHERE outcome <> 'ok' AND exact_id IS NOT NULL;
 
 CREATE TABLE budgets (
     side           text NOT NULL CHECK (side IN ('exact', 'pipedrive')),

@@ -339,8 +339,10 @@ CREATE FUNCTION _is_wanted(p_kind text, p_division integer, p_id uuid) RETURNS b
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
     SELECT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND l.division = p_division AND l.exact_id = p_id)
+        -- A deal waits for it.
+        OR EXISTS (SELECT FROM job_needs n WHERE n.kind = p_kind AND n.division = p_division AND n.exact_id = p_id)
         OR CASE p_kind
            WHEN 'product' THEN setting('products') = 'all' AND EXISTS (SELECT FROM wanted_products w WHERE w.division = p_division AND w.exact_id = p_id AND w.for_sale)
-           WHEN 'organization' THEN EXISTS (SELECT FROM jobs j JOIN job_needs n ON n.job_id = j.id WHERE n.kind = p_kind AND n.division = p_division AND n.exact_id = p_id)
+           WHEN 'organization' THEN false
            ELSE true END $$;
-COMMENT ON FUNCTION _is_wanted(text, integer, uuid) IS 'Is an organization or product to be kept at Pipedrive by itself, apart from any order that needs it?';
+COMMENT ON FUNCTION _is_wanted(text, integer, uuid) IS 'Is an organization or product to be kept at Pipedrive: because it is there already, a deal waits for it, or by itself?';

@@ -466,10 +466,13 @@ BEGIN
             END IF;
         END IF;
         -- History leaves room in the plan's deals for the orders to come.
-        IF v_kind = 'deal' AND setting('deal_capacity') IS NOT NULL
-           AND (SELECT count(*) FROM links l WHERE l.kind = 'deal' AND l.gone_at IS NULL) * 100 >= setting('deal_capacity')::bigint * setting('history_capacity_percent')::integer THEN
-            SELECT array_agg(DISTINCT i.job_id) INTO v_drop
-              FROM intents i JOIN jobs j ON j.id = i.job_id WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create' AND j.lane = 3;
+        IF v_kind = 'deal' AND setting('deal_capacity') IS NOT NULL THEN
+            SELECT greatest(0, setting('deal_capacity')::bigint * setting('history_capacity_percent')::integer / 100 - count(*)) INTO v_sum
+              FROM links l WHERE l.kind = 'deal' AND l.gone_at IS NULL;
+            SELECT array_agg(x.job_id) INTO v_drop
+              FROM (SELECT i.job_id, j.lane, row_number() OVER (ORDER BY j.lane, i.id) AS n
+                      FROM intents i JOIN jobs j ON j.id = i.job_id WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create') x
+             WHERE x.lane = 3 AND x.n > v_sum;
             DELETE FROM intents i WHERE i.job_id = ANY (v_drop) AND i.id > v_first;
             UPDATE jobs j SET state = 'waiting', class = 'capacity', attempts = j.attempts - 1, lease_until = NULL, next_attempt_at = v_now + interval '1 hour',
                    reason = format('history stops at %s percent of the %s deals of the Pipedrive plan; configure history_capacity_percent or deal_capacity', setting('history_capacity_percent'), setting('deal_capacity'))

@@ -49,12 +49,17 @@ CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer
         ELSE 'no good answer from Pipedrive; it is tried again' END $$;
 COMMENT ON FUNCTION _plain_reason(text, text, integer, text) IS 'What a refusal means and what to do, in words for people.';
 
-CREATE FUNCTION _answer_in_order(p_body jsonb, p_line_ids uuid[], p_ids jsonb, p_products jsonb) RETURNS boolean
+CREATE FUNCTION _answer_in_order(p_body jsonb, p_line_ids uuid[], p_ids jsonb, p_products jsonb, p_quantities jsonb, p_prices jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT coalesce(jsonb_array_length(p_ids) = cardinality(p_line_ids)
                  AND (p_products IS NULL OR p_products = 'null' OR p_products = CASE WHEN p_body ? 'data' THEN jsonb_path_query_array(p_body, '$.data[*].product_id')
-                                                                ELSE jsonb_build_array(p_body->'product_id') END), false) $$;
-COMMENT ON FUNCTION _answer_in_order(jsonb, uuid[], jsonb, jsonb) IS 'Does the answer to added lines name as many lines, of the same products in the same order, as were sent (pipedrive 7.2)?';
+                                                                ELSE jsonb_build_array(p_body->'product_id') END)
+                 -- The same product on several lines: quantity and price tell them apart, the price as far as it is kept.
+                 AND (p_quantities IS NULL OR NOT p_body ? 'data' OR jsonb_path_query_array(p_body, '$.data[*].quantity') = p_quantities
+                      AND (jsonb_path_query_array(p_body, '$.data[*].item_price') = p_prices
+                           OR NOT EXISTS (SELECT FROM jsonb_array_elements(p_body->'data') WITH ORDINALITY AS e(line, n)
+                                           WHERE abs((e.line->>'item_price')::numeric - (p_prices->>(e.n - 1)::integer)::numeric) >= 0.01))), false) $$;
+COMMENT ON FUNCTION _answer_in_order(jsonb, uuid[], jsonb, jsonb, jsonb, jsonb) IS 'Does the answer to added lines name as many lines, of the same products, quantities and prices in the same order, as were sent (pipedrive 7.2)?';
 
 CREATE FUNCTION _learn_refusals(p_results _result[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -113,10 +118,10 @@ BEGIN
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.ids) WITH ORDINALITY e(x, n)),
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.products) WITH ORDINALITY e(x, n)),
                          a.key, a.labels, a.error, a.ms, a.request_id, a.wait_ms,
-                         CASE WHEN i.operation = 'line_add' AND a.outcome = 'ok' THEN _answer_in_order(i.body, i.line_ids, a.ids, a.products) END)::_result ORDER BY i.id)
+                         CASE WHEN i.operation = 'line_add' AND a.outcome = 'ok' THEN _answer_in_order(i.body, i.line_ids, a.ids, a.products, a.quantities, a.prices) END)::_result ORDER BY i.id)
       INTO v
       FROM jsonb_to_recordset(p_results::jsonb)
-           AS a(call bigint, outcome text, status integer, ids jsonb, products jsonb, key text, labels jsonb, error text, ms integer, request_id text, wait_ms bigint)
+           AS a(call bigint, outcome text, status integer, ids jsonb, products jsonb, quantities jsonb, prices jsonb, key text, labels jsonb, error text, ms integer, request_id text, wait_ms bigint)
      CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = a.call OFFSET 0) i;
 
     PERFORM _pipedrive_headers(p_headers::jsonb);
@@ -131,9 +136,9 @@ BEGIN
       FROM (SELECT coalesce(sum(r.tokens), 0) AS booked, coalesce(sum(r.tokens) FILTER (WHERE r.outcome NOT IN ('not_sent', 'burst', 'daily', 'auth', 'blocked')), 0) AS spent FROM unnest(v) r) s
      WHERE b.side = 'pipedrive' AND b.kind = 'day';
 
-    INSERT INTO api_calls (side, division, what, method, path, status, outcome, tokens, ms, error, request_id, job_id)
+    INSERT INTO api_calls (side, division, what, method, path, status, outcome, tokens, ms, error, request_id, job_id, exact_id)
     SELECT 'pipedrive', r.division, r.operation, i.method, left(i.path, 500), nullif(r.status, 0), r.outcome,
-           CASE WHEN r.outcome IN ('burst', 'daily', 'auth', 'blocked') THEN 0 ELSE r.tokens END, r.ms, left(r.error, 500), r.request_id, r.job_id
+           CASE WHEN r.outcome IN ('burst', 'daily', 'auth', 'blocked') THEN 0 ELSE r.tokens END, r.ms, left(r.error, 500), r.request_id, r.job_id, r.exact_id
       FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome <> 'not_sent' ORDER BY r.id;
 
     -- ------------------------------------------------------------ what was accepted

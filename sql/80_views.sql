@@ -136,7 +136,9 @@ BEGIN
     SELECT count(*) FILTER (WHERE j.state <> 'dead'), count(*) FILTER (WHERE j.state = 'dead') INTO v_n, v_dead FROM jobs j;
     SELECT b.blocked_reason INTO v_gate FROM budgets b WHERE b.side = 'pipedrive' AND b.blocked_until > clock_timestamp() ORDER BY b.kind = 'day' DESC LIMIT 1;
     since := NULL;
-    IF NOT coalesce((SELECT i.identity = instance_identity()::jsonb FROM instance i), false) AND NOT _instance_ok() THEN
+    IF setting('pipedrive_base_url') IS NULL THEN
+        state := 'yellow'; detail := 'not connected yet: set_pipedrive_account(), then CALL setup_pipedrive()';
+    ELSIF NOT _instance_ok() THEN
         state := 'red'; detail := 'this database is a copy, restored or promoted: SELECT exact_pd_sync.confirm_instance() if it is the one that goes on';
     ELSIF is_paused('sending') THEN
         state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'sending'); detail := format('paused; %s jobs wait. SELECT exact_pd_sync.resume()', v_n);
@@ -201,7 +203,7 @@ CREATE FUNCTION trace(order_number bigint, division integer DEFAULT NULL) RETURN
           FROM o JOIN sync_changes c ON c.kind = 'organization' AND c.division = o.division AND c.exact_id = o.ordered_by
         UNION ALL
         SELECT a.at, 'call: ' || a.what, format('%s %s: %s %s', a.method, a.path, coalesce(a.status::text, ''), a.outcome), CASE WHEN a.error IS NOT NULL THEN jsonb_build_object('error', a.error, 'request_id', a.request_id) END
-          FROM o JOIN jobs j ON j.kind = 'deal' AND j.division = o.division AND j.exact_id = o.id JOIN api_calls a ON a.job_id = j.id
+          FROM o JOIN api_calls a ON a.exact_id = o.id AND a.outcome <> 'ok'
         UNION ALL
         SELECT j.updated_at, 'job: ' || j.state, coalesce(j.reason, 'in lane ' || j.lane), CASE WHEN j.error IS NOT NULL THEN jsonb_build_object('error', j.error) END
           FROM o JOIN jobs j ON j.kind = 'deal' AND j.division = o.division AND j.exact_id = o.id
