@@ -62,11 +62,11 @@ SELECT o.division, o.id AS order_id, l.lines, t.total,
                     -- The header's own percentage where it fits: worked out from the sums of a small order, it would
                     -- change a little with every line, and with it all the others.
                     THEN CASE WHEN abs(v.line_total * (1 - h.percent / 100) - t.total) <= t.tolerance THEN h.percent
-                              ELSE round((1 - t.total / v.line_total) * 100, 2) END END AS rounded) p
+                              ELSE round((1 - t.total / v.line_total) * 100, 2) END END AS rounded OFFSET 0) p
   LEFT JOIN LATERAL (
         SELECT sum(_line_net(round(coalesce(x.amount_fc, x.net_price * x.quantity, x.unit_price * x.quantity, 0) / CASE WHEN i.lines_with_vat THEN 1 + coalesce(x.vat_percentage, 0) ELSE 1 END, 2), 1, p.rounded)) AS net_total
           FROM exact_sales_order_lines x
-         WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL) c ON p.rounded IS NOT NULL
+         WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL OFFSET 0) c ON p.rounded IS NOT NULL
  CROSS JOIN LATERAL (SELECT coalesce((SELECT x.value FROM settings x WHERE x.name = 'negative_lines'), 'send') = 'value_only' AS value_only) n;
 COMMENT ON VIEW order_sums IS 'How the lines of an order relate to its header total without VAT, and what must be done to the lines so that a deal''s value is the header total to the cent.';
 COMMENT ON COLUMN order_sums.total IS 'The header total without VAT in the order''s currency: the deal''s value.';
@@ -92,7 +92,7 @@ SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
  CROSS JOIN LATERAL (
         SELECT m.amount, _line_net(m.amount, s.raise, s.discount_percent) AS net
           FROM (SELECT round(coalesce(l.amount_fc, l.net_price * l.quantity, l.unit_price * l.quantity, 0)
-                             / CASE WHEN s.lines_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END, 2) AS amount) m) n
+                             / CASE WHEN s.lines_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END, 2) AS amount OFFSET 0) m OFFSET 0) n
  CROSS JOIN LATERAL (
         SELECT CASE WHEN coalesce(l.quantity, 0) = 0 AND (n.amount <> 0 OR l.item IS NULL) THEN 1 ELSE coalesce(l.quantity, 0) END AS quantity OFFSET 0) q
  CROSS JOIN LATERAL (
@@ -101,7 +101,7 @@ SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
                     WHEN round(g.amount / q.quantity, 2) * q.quantity = g.amount THEN round(g.amount / q.quantity, 2)
                     WHEN round(g.amount / q.quantity, 6) * q.quantity = g.amount THEN round(g.amount / q.quantity, 6)
                     ELSE round(g.amount / q.quantity, 8) END AS price
-          FROM (SELECT CASE WHEN s.discount_percent = 0 THEN n.net ELSE n.amount END AS amount) g) a
+          FROM (SELECT CASE WHEN s.discount_percent = 0 THEN n.net ELSE n.amount END AS amount OFFSET 0) g OFFSET 0) a
  WHERE s.send_lines
    AND (q.quantity <> 0 OR coalesce((SELECT x.value FROM settings x WHERE x.name = 'zero_lines'), 'send') = 'send');
 COMMENT ON VIEW wanted_deal_products IS 'The lines a deal should have: price without VAT, one discount percentage for all, so that lines and header agree.';

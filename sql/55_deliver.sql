@@ -181,8 +181,10 @@ BEGIN
        SET lane = least(j.lane, excluded.lane),
            priority = CASE WHEN excluded.lane < j.lane THEN excluded.priority WHEN excluded.lane = j.lane THEN least(j.priority, excluded.priority) ELSE j.priority END,
            dirty = j.dirty OR j.state IN ('sending', 'unknown') OR coalesce(j.next_attempt_at = 'infinity', false),
-           -- New content is a new chance; what waits for a limit or after a failure keeps waiting.
-           state = CASE WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
+           -- New content is a new chance, but for what a person deleted at Pipedrive: that waits for replay().  What
+           -- waits for a limit or after a failure keeps waiting.
+           state = CASE WHEN j.state = 'dead' AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.gone_at IS NOT NULL) THEN 'dead'
+                        WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
            attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
            updated_at = clock_timestamp();
 END
@@ -247,13 +249,19 @@ BEGIN
     END IF;
 
     FOR v_signal IN SELECT * FROM unnest(v_signals) s WHERE s.kind IN ('replay') LOOP
-        UPDATE jobs j SET state = 'ready', attempts = 0, class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
-         WHERE j.state IN ('dead', 'waiting') AND j.next_attempt_at IS DISTINCT FROM 'infinity'
-           AND (v_signal.argument->>'job' IS NULL OR j.id = (v_signal.argument->>'job')::bigint)
-           AND (v_signal.argument->>'kind' IS NULL OR j.kind = v_signal.argument->>'kind')
-           AND (v_signal.argument->>'class' IS NULL OR j.class = v_signal.argument->>'class');
-        UPDATE links l SET gone_at = NULL, sent = '{}' FROM jobs j
-         WHERE j.state = 'ready' AND l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.gone_at IS NOT NULL;
+        WITH again AS (
+            UPDATE jobs j SET state = 'ready', attempts = 0, class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
+             WHERE j.state IN ('dead', 'waiting') AND j.next_attempt_at IS DISTINCT FROM 'infinity'
+               AND (v_signal.argument->>'job' IS NULL OR j.id = (v_signal.argument->>'job')::bigint)
+               AND (v_signal.argument->>'kind' IS NULL OR j.kind = v_signal.argument->>'kind')
+               AND (v_signal.argument->>'class' IS NULL OR j.class = v_signal.argument->>'class')
+            RETURNING j.kind, j.division, j.exact_id
+        ), forgotten AS (
+            -- What is gone at Pipedrive is made anew.
+            DELETE FROM links l USING again a
+             WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.gone_at IS NOT NULL
+            RETURNING l.kind, l.division, l.exact_id)
+        DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id;
     END LOOP;
 
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_deals', 'compare')) THEN
@@ -408,16 +416,18 @@ BEGIN
                 UPDATE jobs j SET state = 'waiting', next_attempt_at = 'infinity', attempts = j.attempts - 1, reason = 'its lines at Pipedrive are read first', lease_until = NULL WHERE j.id = ANY (v_drop);
             END IF;
             -- An order that does not add up is awaited once more per header Timestamp, then sent as it is.
-            WITH held AS (
-                UPDATE exact_sales_orders o SET sums_checked = o.timestamp
-                  FROM (SELECT x.id, x.division, x.exact_id FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
+            -- A poll or a person may hold such a row just now: then it is awaited and not noted, so that nobody waits here.
+            WITH odd AS MATERIALIZED (
+                SELECT x.id, x.division, x.exact_id FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
                          CROSS JOIN LATERAL (SELECT FROM exact_sales_orders z WHERE z.division = x.division AND z.id = x.exact_id
                                                 AND z.timestamp IS NOT NULL AND z.deleted_at IS NULL AND z.sums_checked IS DISTINCT FROM z.timestamp OFFSET 0) fresh
                          CROSS JOIN LATERAL (SELECT s.adds_up, s.lines, s.total FROM order_sums s WHERE s.division = x.division AND s.order_id = x.exact_id OFFSET 0) s
-                         WHERE NOT s.adds_up AND NOT (s.lines = 0 AND s.total = 0) AND x.id <> ALL (coalesce(v_drop, '{}')) OFFSET 0) x
-                 WHERE o.division = x.division AND o.id = x.exact_id
-                RETURNING x.id)
-            SELECT coalesce(v_drop, '{}') || coalesce(array_agg(h.id), '{}') INTO v_drop FROM held h;
+                         WHERE NOT s.adds_up AND NOT (s.lines = 0 AND s.total = 0) AND x.id <> ALL (coalesce(v_drop, '{}'))
+            ), free AS MATERIALIZED (
+                SELECT o.division, o.id FROM odd x JOIN exact_sales_orders o ON o.division = x.division AND o.id = x.exact_id FOR UPDATE OF o SKIP LOCKED
+            ), noted AS (
+                UPDATE exact_sales_orders o SET sums_checked = o.timestamp FROM free f WHERE o.division = f.division AND o.id = f.id)
+            SELECT coalesce(v_drop, '{}') || coalesce(array_agg(x.id), '{}') INTO v_drop FROM odd x;
             UPDATE jobs j SET state = 'waiting', class = 'sums', attempts = j.attempts - 1, lease_until = NULL,
                    next_attempt_at = v_now + interval '6 minutes', reason = 'lines and header do not add up yet: it is read once more'
              WHERE j.id = ANY (v_drop) AND j.state = 'sending';
@@ -434,6 +444,7 @@ BEGIN
 
         IF v_kind = 'deal' THEN
             -- A missing piece holds back its own deal only, and is queued itself in the deal's lane.
+            DELETE FROM job_needs n WHERE n.job_id = ANY (v_ids);
             INSERT INTO job_needs (job_id, kind, division, exact_id)
             SELECT i.job_id, i.path, i.division, i.line_ids[1] FROM intents i WHERE i.id > v_first AND i.operation = 'need'
             ON CONFLICT DO NOTHING;

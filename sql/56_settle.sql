@@ -209,8 +209,10 @@ BEGIN
     UPDATE links l SET lines_unread = true FROM unnest(v) r
      WHERE r.outcome = 'gone' AND r.operation IN ('line_change', 'line_add') AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id
        AND NOT l.lines_unread AND r.operation = 'line_change';
+    UPDATE links l SET discount_key = NULL, discount_sent = NULL FROM unnest(v) r
+     WHERE r.outcome = 'gone' AND r.operation = 'discount_change' AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
     UPDATE links l SET gone_at = v_now, last_error = left(r.error, 300) FROM unnest(v) r
-     WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
+     WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add', 'discount_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
     PERFORM _learn_refusals(v);
 
     FOR v_bad IN SELECT r.outcome, max(r.wait_ms) AS wait_ms, max(r.error) AS error FROM unnest(v) r
@@ -247,7 +249,7 @@ BEGIN
          ORDER BY r.job_id, r.id)
     UPDATE jobs j
        SET state = CASE WHEN j.dirty AND w.outcome = 'permanent' THEN 'ready'
-                        WHEN w.outcome = 'gone' AND w.operation = 'line_change' THEN 'ready'
+                        WHEN w.outcome = 'gone' AND w.operation IN ('line_change', 'discount_change') THEN 'ready'
                         WHEN w.outcome IN ('permanent', 'gone') THEN 'dead'
                         WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
                         WHEN w.outcome = 'unknown' THEN 'ready'
@@ -264,7 +266,9 @@ BEGIN
                 WHEN 'retry' THEN v_now + make_interval(secs => least(900, 5 * 2 ^ least(j.attempts, 8)) * (0.75 + random() / 2)) END,
            class = CASE w.outcome WHEN 'permanent' THEN 'ours' WHEN 'gone' THEN 'ours' WHEN 'capacity' THEN 'capacity' WHEN 'auth' THEN 'auth'
                                   WHEN 'burst' THEN 'limit' WHEN 'daily' THEN 'limit' ELSE 'theirs' END,
-           reason = _plain_reason(w.outcome, w.operation, w.status, w.error), error = left(w.error, 1000), lease_until = NULL, updated_at = v_now
+           reason = CASE WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
+                         ELSE _plain_reason(w.outcome, w.operation, w.status, w.error) END,
+           error = left(w.error, 1000), lease_until = NULL, updated_at = v_now
       FROM worst w WHERE j.id = w.job_id;
     PERFORM _ask_looks() WHERE EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'unknown');
 

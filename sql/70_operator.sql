@@ -196,7 +196,9 @@ BEGIN
     INSERT INTO adoption_fields (kind, field_name) VALUES (name_adoption_field.kind, name_adoption_field.field_name)
     ON CONFLICT (kind) DO UPDATE SET field_name = excluded.field_name, field_code = NULL, named_at = clock_timestamp();
     -- The scan must see it: what was looked through before did not know this field.
-    DELETE FROM looks WHERE what = name_adoption_field.kind || 's' AND reason IN ('scan', 'start');
+    DELETE FROM looks WHERE what = name_adoption_field.kind || 's' AND reason IN ('scan', 'start') AND done_at IS NOT NULL;
+    -- Jobs wait for one that is under way: it begins anew.
+    UPDATE looks SET cursor = NULL, rows = 0 WHERE what = name_adoption_field.kind || 's' AND done_at IS NULL;
     RAISE NOTICE 'CALL exact_pd_sync.setup_pipedrive() finds the field at Pipedrive';
 END
 $$;
@@ -262,7 +264,7 @@ BEGIN
     INSERT INTO instance (identity) VALUES (instance_identity()::jsonb)
     ON CONFLICT (only_row) DO UPDATE SET identity = excluded.identity, confirmed_at = clock_timestamp(), confirmed_by = session_user;
     -- What was sent since the copy was taken is not known here: look before the next create.
-    DELETE FROM looks;
+    DELETE FROM looks WHERE done_at IS NOT NULL;
     INSERT INTO job_signals (kind, reason) VALUES ('compare', 'instance confirmed');
     PERFORM wake_worker('delivery');
     PERFORM wake_worker('intake');

@@ -29,9 +29,9 @@ EpdsAgree - a second opinion on what Pipedrive should say
 One test: every order at Exact is exactly one live deal with its title, customer,
 date, status, stage, codes, lines and value to the cent, and no other deal is
 there.  Owners are compared unless owners => 0.  C<except> lists order numbers to
-leave out, C<value_only> numbers of orders whose deal carries no lines, C<months>
-how old an order that is closed may be (default: any age).  What differs is told
-by diag().
+leave out, C<value_only> numbers of orders whose deal carries no lines, C<no_zero>
+numbers of orders whose deal carries no lines of quantity nought.  What differs is
+told by diag().
 
 =item account($t)
 
@@ -238,6 +238,7 @@ sub agrees
 	my ($t, $name, %option) = @_;
 	my %skip = map { $_ => 1 } @{ $option{except} || [] };
 	my %bare = map { $_ => 1 } @{ $option{value_only} || [] };
+	my %no_zero = map { $_ => 1 } @{ $option{no_zero} || [] };
 	my $exact = $t->get('/exact/state?entity=Orders,Accounts,Employees');
 	my $pipedrive = $t->state;
 	my $me = (grep { $_->{id} == $pipedrive->{me} } @{ $pipedrive->{users} })[0]{name};
@@ -264,6 +265,7 @@ sub agrees
 		my $want = wanted_deal($order, \%account, $owners);
 		my $have = found_deal($deals->[0], \%code);
 		$want->{lines} = [] if $bare{$number};
+		$want->{lines} = [ grep { !/ x 0$/ } @{ $want->{lines} } ] if $no_zero{$number};
 		delete $want->{owner} if defined $option{owners} && !$option{owners};
 		push @told, differences($number, $want, $have);
 		push @told, "order $number: its Exact-ID is not that of the order"
@@ -389,6 +391,15 @@ sub orders_before
 				number => 30009, customer => '4713', status => 45, delivery_status => 12, invoice_status => 12,
 				order_date => '2026-10-25', lines => [ map { { item => 'SW-3', quantity => $_ } } 1 .. 2 ],
 			},
+			{
+				# loses its lines later, and the next one gets its first
+				number => 30010, customer => '4711', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [ map { { item => "SW-$_", quantity => 1 } } 1 .. 2 ],
+			},
+			{
+				number => 30011, customer => '4711', status => 12, delivery_status => 12, invoice_status => 12,
+				lines => [],
+			},
 		]);
 	return;
 }
@@ -406,6 +417,8 @@ sub changes_after
 	$t->patch('/exact/orders/30007/lines/2', { quantity => 20 });
 	$t->patch('/exact/orders/30007/lines/5', { quantity => 50 });
 	$t->delete('/exact/orders/30005');
+	$t->delete("/exact/orders/30010/lines/$_") foreach 1, 2;
+	$t->post('/exact/orders/30011/lines', { item => 'SW-3', quantity => 3 });
 	$t->post(
 		'/exact/orders',
 		{
