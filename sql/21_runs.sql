@@ -129,6 +129,18 @@ CREATE FUNCTION _run_begin(p_what text) RETURNS bigint
     AS $$ INSERT INTO exact_pd_sync.sync_runs (what) VALUES (p_what) RETURNING id $$;
 COMMENT ON FUNCTION _run_begin(text) IS 'Opens a row in sync_runs.';
 
+CREATE FUNCTION _analyze_staging() RETURNS void
+    -- As the owner: nobody else may, and the worker's role need not be the owner.
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    -- Tables that were empty a minute ago: the planner must not believe it any longer.
+    ANALYZE exact_sales_orders, exact_sales_order_lines, exact_accounts, exact_items, exact_item_prices, job_signals;
+END
+$$;
+COMMENT ON FUNCTION _analyze_staging() IS 'Statistics for the staging tables, after an import has filled them.';
+
 CREATE FUNCTION _run_end(p_run bigint, p_error text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -143,8 +155,7 @@ BEGIN
     IF v_what = 'import_history' AND p_error IS NULL THEN
         -- Until here everything was history, whichever feed brought it.
         UPDATE divisions SET imported_at = clock_timestamp();
-        -- Tables that were empty a minute ago: the planner must not believe it any longer.
-        ANALYZE exact_sales_orders, exact_sales_order_lines, exact_accounts, exact_items, exact_item_prices, job_signals;
+        PERFORM _analyze_staging();
     END IF;
 END
 $$;

@@ -36,7 +36,7 @@ END
 $$;
 COMMENT ON FUNCTION _stage_sales_orders(integer, jsonb) IS 'Sales order headers: rows of a page into exact_sales_orders. Returns how many were newer, and how many of those differ.';
 
-CREATE FUNCTION _stage_sales_order_lines(p_division integer, p_rows jsonb, OUT taken integer, OUT changed integer)
+CREATE FUNCTION _stage_sales_order_lines(p_division integer, p_lists jsonb[], OUT taken integer, OUT changed integer, OUT items uuid[], OUT orders uuid[])
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
@@ -48,7 +48,8 @@ BEGIN
               (division, id, order_id, order_number, line_number, item, item_code, item_description, description, notes, quantity, quantity_delivered, quantity_invoiced, unit, unit_price, net_price, discount, amount_fc, vat_percentage, vat_amount, delivery_date, status, timestamp, deleted_at, changed_at)
         SELECT DISTINCT ON (r."ID")
                p_division, r."ID", r."OrderID", r."OrderNumber", r."LineNumber", r."Item", nullif(btrim(r."ItemCode"), ''), nullif(btrim(r."ItemDescription"), ''), nullif(btrim(r."Description"), ''), r."Notes", round(r."Quantity", 6), round(r."QuantityDelivered", 6), round(r."QuantityInvoiced", 6), nullif(btrim(r."UnitCode"), ''), round(r."UnitPrice", 6), round(r."NetPrice", 6), round(r."Discount", 6), round(r."AmountFC", 6), round(r."VATPercentage", 6), round(r."VATAmount", 6), exact_pd_sync.exact_wall_clock(r."DeliveryDate")::date, r."Status", r."Timestamp", NULL::timestamptz, v_now
-          FROM jsonb_to_recordset(p_rows) AS r("ID" uuid, "OrderID" uuid, "OrderNumber" bigint, "LineNumber" integer, "Item" uuid, "ItemCode" text, "ItemDescription" text, "Description" text, "Notes" text, "Quantity" numeric, "QuantityDelivered" numeric, "QuantityInvoiced" numeric, "UnitCode" text, "UnitPrice" numeric, "NetPrice" numeric, "Discount" numeric, "AmountFC" numeric, "VATPercentage" numeric, "VATAmount" numeric, "DeliveryDate" text, "Status" integer, "Timestamp" bigint)
+          FROM unnest(p_lists) AS lists(list),
+               jsonb_to_recordset(lists.list) AS r("ID" uuid, "OrderID" uuid, "OrderNumber" bigint, "LineNumber" integer, "Item" uuid, "ItemCode" text, "ItemDescription" text, "Description" text, "Notes" text, "Quantity" numeric, "QuantityDelivered" numeric, "QuantityInvoiced" numeric, "UnitCode" text, "UnitPrice" numeric, "NetPrice" numeric, "Discount" numeric, "AmountFC" numeric, "VATPercentage" numeric, "VATAmount" numeric, "DeliveryDate" text, "Status" integer, "Timestamp" bigint)
          ORDER BY r."ID", r."Timestamp" DESC NULLS LAST
         ON CONFLICT (division, id) DO UPDATE
            SET order_id = excluded.order_id, order_number = excluded.order_number, line_number = excluded.line_number, item = excluded.item, item_code = excluded.item_code, item_description = excluded.item_description, description = excluded.description, notes = excluded.notes, quantity = excluded.quantity, quantity_delivered = coalesce(excluded.quantity_delivered, t.quantity_delivered), quantity_invoiced = coalesce(excluded.quantity_invoiced, t.quantity_invoiced), unit = excluded.unit, unit_price = excluded.unit_price, net_price = excluded.net_price, discount = excluded.discount, amount_fc = excluded.amount_fc, vat_percentage = excluded.vat_percentage, vat_amount = excluded.vat_amount, delivery_date = excluded.delivery_date, status = coalesce(excluded.status, t.status),
@@ -57,12 +58,13 @@ BEGIN
                                  IS DISTINCT FROM (excluded.order_id, excluded.order_number, excluded.line_number, excluded.item, excluded.item_code, excluded.item_description, excluded.description, excluded.notes, excluded.quantity, coalesce(excluded.quantity_delivered, t.quantity_delivered), coalesce(excluded.quantity_invoiced, t.quantity_invoiced), excluded.unit, excluded.unit_price, excluded.net_price, excluded.discount, excluded.amount_fc, excluded.vat_percentage, excluded.vat_amount, excluded.delivery_date, coalesce(excluded.status, t.status), NULL)
                                  THEN v_now ELSE t.changed_at END
          WHERE t.timestamp IS NULL OR excluded.timestamp > t.timestamp
-        RETURNING t.changed_at
+        RETURNING t.changed_at, t.item, t.order_id
     )
-    SELECT count(*), count(*) FILTER (WHERE u.changed_at = v_now) INTO taken, changed FROM upserted u;
+    SELECT count(*), count(*) FILTER (WHERE u.changed_at = v_now), array_agg(DISTINCT u.item), array_agg(DISTINCT u.order_id) FILTER (WHERE u.changed_at = v_now)
+      INTO taken, changed, items, orders FROM upserted u;
 END
 $$;
-COMMENT ON FUNCTION _stage_sales_order_lines(integer, jsonb) IS 'Sales order lines: rows of a page into exact_sales_order_lines. Returns how many were newer, and how many of those differ.';
+COMMENT ON FUNCTION _stage_sales_order_lines(integer, jsonb[]) IS 'Sales order lines: rows of a page into exact_sales_order_lines; one list of rows, or one per order as bulk has them. Returns how many were newer, how many of those differ, which items the newer ones name (a NULL among them: a text line), and the orders of those that differ.';
 
 CREATE FUNCTION _stage_accounts(p_division integer, p_rows jsonb, OUT taken integer, OUT changed integer)
     LANGUAGE plpgsql VOLATILE

@@ -243,9 +243,13 @@ COMMENT ON FUNCTION _feed_next(integer, text, bigint) IS 'Path or URL of the nex
 
 CREATE FUNCTION _page_rows(p_page jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    AS $$ SELECT CASE WHEN jsonb_typeof(p_page->'d') = 'array' THEN p_page->'d'
-                      WHEN jsonb_typeof(p_page->'d'->'results') = 'array' THEN p_page->'d'->'results'
-                      WHEN jsonb_typeof(p_page->'d') = 'object' AND NOT (p_page->'d') ? 'results' THEN jsonb_build_array(p_page->'d') END $$;
+    AS $$
+    -- Each -> copies what it takes out, and a page may have 38 MB: each is taken once.
+    SELECT CASE WHEN jsonb_typeof(x.d) = 'array' THEN x.d
+                WHEN jsonb_typeof(x.d) = 'object' AND NOT x.d ? 'results' THEN jsonb_build_array(x.d)
+                WHEN jsonb_typeof(x.d) = 'object' THEN (SELECT r.results FROM (SELECT x.d->'results' AS results OFFSET 0) r WHERE jsonb_typeof(r.results) = 'array') END
+      FROM (SELECT p_page->'d' AS d OFFSET 0) x
+    $$;
 COMMENT ON FUNCTION _page_rows(jsonb) IS 'The rows of an answer in any of Exact''s three shapes (exact-online 2.2); NULL when it is none of them.';
 
 CREATE FUNCTION _page_rows_unread(p_page json) RETURNS json
@@ -255,49 +259,80 @@ CREATE FUNCTION _page_rows_unread(p_page json) RETURNS json
                       ELSE json_build_array(p_page->'d') END $$;
 COMMENT ON FUNCTION _page_rows_unread(json) IS 'The same for an answer that jsonb cannot hold, such as a number beyond numeric; texts that it refuses were replaced in C.';
 
+CREATE FUNCTION _items_named(p_division integer, p_items uuid[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    -- One look by key for each item, whatever the statistics say of the tables.
+    INSERT INTO unresolved_items (division, item)
+    SELECT p_division, i.item FROM unnest(p_items) AS i(item)
+     WHERE i.item IS NOT NULL
+       AND (SELECT true FROM exact_items e WHERE e.division = p_division AND e.id = i.item LIMIT 1) IS NULL
+     ORDER BY i.item
+    ON CONFLICT DO NOTHING;
+    -- A line needs a product at Pipedrive, a text line has no item: one product stands for all of them.
+    IF array_position(p_items, NULL) IS NOT NULL THEN
+        INSERT INTO exact_items (division, id, code, description, is_sales_item, ghost)
+        VALUES (p_division, '00000000-0000-0000-0000-000000000000', 'TEKST', 'Tekstregel', true, true)
+        ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _items_named(integer, uuid[]) IS 'Items that staged lines name: those not staged yet are to be read singly. A NULL among them: a text line.';
+
 CREATE FUNCTION _stage_rows(p_division integer, p_feed text, p_entity text, p_rows jsonb, OUT taken integer, OUT changed integer)
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
 DECLARE
-    v_before   timestamptz := clock_timestamp();
-    v_lines    jsonb;
+    v_rows     jsonb := p_rows;
+    v_lists    jsonb[];
+    v_later    uuid[];
+    v_items    uuid[];
+    v_orders   uuid[];
     v_taken    integer;
     v_changed  integer;
 BEGIN
     CASE p_entity
     WHEN 'sales_orders' THEN
-        SELECT s.taken, s.changed INTO taken, changed FROM _stage_sales_orders(p_division, p_rows) s;
+        IF p_feed LIKE 'bulk%' THEN
+            -- Bulk has the lines within the orders; they are nearly all of the page, so it is taken apart once.
+            -- The lines stay in their lists, one per order; some orders only say that theirs can be asked for.
+            SELECT jsonb_agg(r - 'SalesOrderLines'),
+                   array_agg(x.lines) FILTER (WHERE jsonb_typeof(x.lines) = 'array'),
+                   array_agg((r->>'OrderID')::uuid) FILTER (WHERE x.lines ? '__deferred')
+              INTO v_rows, v_lists, v_later
+              FROM jsonb_array_elements(p_rows) r,
+                   LATERAL (SELECT CASE WHEN r #> '{SalesOrderLines,results}' IS NULL THEN r->'SalesOrderLines' ELSE r #> '{SalesOrderLines,results}' END AS lines OFFSET 0) x;
+        END IF;
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_sales_orders(p_division, v_rows) s;
         INSERT INTO unresolved_accounts (division, account)
-        SELECT DISTINCT p_division, (r->>'OrderedBy')::uuid FROM jsonb_array_elements(p_rows) r
-         WHERE r->>'OrderedBy' IS NOT NULL
-           AND NOT EXISTS (SELECT FROM exact_accounts a WHERE a.division = p_division AND a.id = (r->>'OrderedBy')::uuid)
+        SELECT p_division, n.account
+          FROM (SELECT DISTINCT (r->>'OrderedBy')::uuid AS account FROM jsonb_array_elements(v_rows) r) n
+         WHERE n.account IS NOT NULL
+           AND (SELECT true FROM exact_accounts a WHERE a.division = p_division AND a.id = n.account LIMIT 1) IS NULL
          -- in one order everywhere: two sessions that stage at once wait, and do not deadlock
-         ORDER BY 2
+         ORDER BY n.account
         ON CONFLICT DO NOTHING;
         -- Salespeople appear by themselves; the ones known to Pipedrive are matched at once.
         INSERT INTO owner_map (exact_id, name, matched_by)
-        SELECT (r->>'Salesperson')::uuid, max(r->>'SalespersonFullName'), 'feed' FROM jsonb_array_elements(p_rows) r
+        SELECT (r->>'Salesperson')::uuid, max(r->>'SalespersonFullName'), 'feed' FROM jsonb_array_elements(v_rows) r
          WHERE r->>'Salesperson' IS NOT NULL AND NOT EXISTS (SELECT FROM owner_map m WHERE m.exact_id = (r->>'Salesperson')::uuid)
          GROUP BY 1 ORDER BY 1
         ON CONFLICT DO NOTHING;
         IF FOUND THEN
             PERFORM _match_salespeople();
         END IF;
-        IF p_feed LIKE 'bulk%' THEN
-            SELECT jsonb_agg(l.line) INTO v_lines
-              FROM jsonb_array_elements(p_rows) r,
-                   jsonb_array_elements(CASE WHEN jsonb_typeof(r->'SalesOrderLines') = 'array' THEN r->'SalesOrderLines'
-                                             WHEN jsonb_typeof(r->'SalesOrderLines'->'results') = 'array' THEN r->'SalesOrderLines'->'results' END) AS l(line);
-            IF v_lines IS NOT NULL THEN
-                SELECT s.taken, s.changed INTO v_taken, v_changed FROM _stage_rows(p_division, p_feed, 'sales_order_lines', v_lines) s;
-                taken := taken + v_taken;
-                changed := changed + v_changed;
-            END IF;
+        IF v_lists IS NOT NULL THEN
+            SELECT s.taken, s.changed, s.items INTO v_taken, v_changed, v_items FROM _stage_sales_order_lines(p_division, v_lists) s;
+            taken := taken + v_taken;
+            changed := changed + v_changed;
+            PERFORM _items_named(p_division, v_items);
+        END IF;
+        IF v_later IS NOT NULL THEN
             UPDATE exact_sales_orders o SET lines_deferred = true
-              FROM jsonb_array_elements(p_rows) r
-             WHERE o.division = p_division AND o.id = (r->>'OrderID')::uuid AND NOT o.lines_deferred
-               AND r->'SalesOrderLines' ? '__deferred';
+             WHERE o.division = p_division AND o.id = ANY (v_later) AND NOT o.lines_deferred;
         END IF;
     WHEN 'stale_headers' THEN
         -- These rows carry no Timestamp: only what progress moves is taken, and the feed keeps its say.
@@ -314,31 +349,16 @@ BEGIN
         GET DIAGNOSTICS taken = ROW_COUNT;
         changed := taken;
     WHEN 'sales_order_lines' THEN
-        SELECT s.taken, s.changed INTO taken, changed FROM _stage_sales_order_lines(p_division, p_rows) s;
+        SELECT s.taken, s.changed, s.items, s.orders INTO taken, changed, v_items, v_orders FROM _stage_sales_order_lines(p_division, ARRAY[p_rows]) s;
+        PERFORM _items_named(p_division, v_items);
         IF p_feed = 'sales_order_lines' AND changed > 0 THEN
             INSERT INTO stale_headers (division, order_id)
-            SELECT DISTINCT o.division, o.id
-              FROM jsonb_array_elements(p_rows) r
-              JOIN exact_sales_order_lines l ON l.division = p_division AND l.id = (r->>'ID')::uuid AND l.changed_at >= v_before
-              JOIN exact_sales_orders o ON o.division = l.division AND o.id = l.order_id AND o.deleted_at IS NULL
-             WHERE o.changed_at < (SELECT s.started_at FROM feed_positions f JOIN sync_runs s ON s.id = f.run_id
-                                    WHERE f.division = p_division AND f.feed = p_feed)
+            SELECT p_division, i.id FROM unnest(v_orders) AS i(id)
+             WHERE (SELECT o.changed_at FROM exact_sales_orders o WHERE o.division = p_division AND o.id = i.id AND o.deleted_at IS NULL LIMIT 1)
+                   < (SELECT s.started_at FROM feed_positions f JOIN sync_runs s ON s.id = f.run_id WHERE f.division = p_division AND f.feed = p_feed)
+             ORDER BY i.id
             ON CONFLICT DO NOTHING;
         END IF;
-        WITH seen AS (
-            SELECT DISTINCT l.item, l.item IS NULL AS text_line
-              FROM (SELECT (r->>'Item')::uuid AS item FROM jsonb_array_elements(p_rows) r) l
-        ), text_product AS (
-            -- A line needs a product at Pipedrive, a text line has no item: one product stands for all of them.
-            INSERT INTO exact_items (division, id, code, description, is_sales_item, ghost)
-            SELECT p_division, '00000000-0000-0000-0000-000000000000', 'TEKST', 'Tekstregel', true, true FROM seen WHERE text_line
-            ON CONFLICT DO NOTHING
-        )
-        INSERT INTO unresolved_items (division, item)
-        SELECT p_division, s.item FROM seen s
-         WHERE s.item IS NOT NULL AND NOT EXISTS (SELECT FROM exact_items i WHERE i.division = p_division AND i.id = s.item)
-         ORDER BY s.item
-        ON CONFLICT DO NOTHING;
     WHEN 'accounts' THEN
         SELECT s.taken, s.changed INTO taken, changed FROM _stage_accounts(p_division, p_rows) s;
     WHEN 'items' THEN
@@ -375,12 +395,17 @@ COMMENT ON FUNCTION _stage_rows(integer, text, text, jsonb) IS 'Rows of one enti
 CREATE FUNCTION _apply_deletions(p_division integer) RETURNS integer
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Few deletions, large tables: keys only, whatever the statistics say.
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     AS $$
 DECLARE
     v_now    timestamptz := clock_timestamp();
     v_count  integer;
     v_total  integer := 0;
 BEGIN
+    IF NOT EXISTS (SELECT FROM exact_deleted d WHERE d.division = p_division AND NOT d.applied) THEN
+        RETURN 0;
+    END IF;
     -- A deletion older than the stored row is ignored: the key came back (exact-online 7).
     -- It leaves its rowversion on the row, so that only something newer brings that back.
     UPDATE exact_sales_order_lines t SET deleted_at = v_now, changed_at = v_now, timestamp = greatest(t.timestamp, d.timestamp)
@@ -465,6 +490,9 @@ CREATE FUNCTION _stage_page(p_division integer, p_feed text, p_run bigint, p_bod
                             OUT rows integer, OUT taken integer, OUT changed integer, OUT refused integer, OUT next_url text, OUT done boolean)
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- A bulk page is expanded in memory, and is no constant to plan with.
+    SET work_mem = '64MB'
+    SET plan_cache_mode = force_generic_plan
     AS $$
 DECLARE
     v_def      feed_definitions;
@@ -506,8 +534,11 @@ BEGIN
     ELSE
         IF v_rows IS NOT NULL THEN
             BEGIN
-                SELECT s.taken, s.changed INTO taken, changed FROM _stage_rows(p_division, p_feed, v_def.entity, v_rows) s;
                 rows := jsonb_array_length(v_rows);
+                -- An empty page is what most polls get.  Deletions that found no row are tried again even so.
+                IF rows > 0 OR v_def.entity = 'deleted' THEN
+                    SELECT s.taken, s.changed INTO taken, changed FROM _stage_rows(p_division, p_feed, v_def.entity, v_rows) s;
+                END IF;
             EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
                 rows := NULL;
             END;
@@ -532,12 +563,14 @@ BEGIN
             END LOOP;
         END IF;
 
-        next_url := CASE WHEN v_page IS NOT NULL THEN v_page->'d'->>'__next' ELSE (p_body::json->'d'->'__next')#>>'{}' END;
+        next_url := CASE WHEN v_page IS NOT NULL THEN v_page #>> '{d,__next}' ELSE (p_body::json->'d'->'__next')#>>'{}' END;
         CASE v_def.mode
         WHEN 'sync' THEN
-            SELECT max(substring(r->>'Timestamp' FROM '^[0-9]{1,18}$')::bigint) INTO v_max
-              FROM jsonb_array_elements(coalesce(v_rows, '[]')) r;
-            IF v_rows IS NULL THEN
+            IF v_rows IS NOT NULL AND refused = 0 THEN
+                SELECT max(r."Timestamp") INTO v_max FROM jsonb_to_recordset(v_rows) AS r("Timestamp" bigint);
+            ELSIF v_rows IS NOT NULL THEN
+                SELECT max(substring(r->>'Timestamp' FROM '^[0-9]{1,18}$')::bigint) INTO v_max FROM jsonb_array_elements(v_rows) r;
+            ELSE
                 SELECT max(substring((r->'Timestamp')::text FROM '^"?([0-9]{1,18})"?$')::bigint) INTO v_max
                   FROM json_array_elements(_page_rows_unread(p_body::json)) r;
             END IF;

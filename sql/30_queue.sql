@@ -237,9 +237,11 @@ COMMENT ON FUNCTION wake_worker(text) IS 'Wakes the delivery or intake worker of
 
 -- ------------------------------------------------------------------- triggers
 -- INSERT and UPDATE apart, because transition tables of both at once do not exist.
+-- Transition tables have no statistics, and the plan of a session's first page
+-- is kept: without a nested loop, old and new rows never meet each with each.
 
 CREATE FUNCTION _signal_deal() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -258,7 +260,7 @@ CREATE TRIGGER signal_insert AFTER INSERT ON exact_sales_orders REFERENCING NEW 
 CREATE TRIGGER signal_update AFTER UPDATE ON exact_sales_orders REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION _signal_deal();
 
 CREATE FUNCTION _signal_lines() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -277,7 +279,7 @@ CREATE TRIGGER signal_insert AFTER INSERT ON exact_sales_order_lines REFERENCING
 CREATE TRIGGER signal_update AFTER UPDATE ON exact_sales_order_lines REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION _signal_lines();
 
 CREATE FUNCTION _signal_object() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -298,7 +300,7 @@ CREATE TRIGGER signal_insert AFTER INSERT ON exact_items REFERENCING NEW TABLE A
 CREATE TRIGGER signal_update AFTER UPDATE ON exact_items REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION _signal_object('product');
 
 CREATE FUNCTION _signal_price() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp SET enable_nestloop = off SET enable_hashjoin = on
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN

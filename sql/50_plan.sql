@@ -299,20 +299,21 @@ BEGIN
                 UNION
                 SELECT l.division, l.exact_id FROM links l WHERE l.kind = v_objects AND EXISTS (SELECT FROM job_signals s WHERE s.kind = 'all_' || v_objects || 's')
                 UNION
-                -- What the deals need and has no link yet, as _want_deals() queues it.
+                -- What the deals need and has no link yet, as _want_deals() queues it; key by key.
                 SELECT o.division, o.ordered_by FROM _keys(v_deals_d, v_deals_i) k
-                  JOIN deal_lanes w ON w.division = k.division AND w.exact_id = k.id
-                   AND (w.in_window OR EXISTS (SELECT FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id))
-                  JOIN exact_sales_orders o ON o.division = k.division AND o.id = k.id
+                 CROSS JOIN LATERAL (SELECT y.in_window FROM deal_lanes y WHERE y.division = k.division AND y.exact_id = k.id OFFSET 0) w
+                 CROSS JOIN LATERAL (SELECT y.division, y.ordered_by FROM exact_sales_orders y WHERE y.division = k.division AND y.id = k.id OFFSET 0) o
                  WHERE v_objects = 'organization' AND o.ordered_by IS NOT NULL
+                   AND (w.in_window OR EXISTS (SELECT FROM links y WHERE y.kind = 'deal' AND y.division = k.division AND y.exact_id = k.id))
                    AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = o.division AND l.exact_id = o.ordered_by)
                 UNION
-                SELECT s.division, coalesce(s.item, '00000000-0000-0000-0000-000000000000') FROM _keys(v_deals_d, v_deals_i) k
-                  JOIN deal_lanes w ON w.division = k.division AND w.exact_id = k.id
-                   AND (w.in_window OR EXISTS (SELECT FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id))
-                  JOIN exact_sales_order_lines s ON s.division = k.division AND s.order_id = k.id AND s.deleted_at IS NULL
+                SELECT i.division, i.item FROM _keys(v_deals_d, v_deals_i) k
+                 CROSS JOIN LATERAL (SELECT y.in_window FROM deal_lanes y WHERE y.division = k.division AND y.exact_id = k.id OFFSET 0) w
+                 CROSS JOIN LATERAL (SELECT y.division, coalesce(y.item, '00000000-0000-0000-0000-000000000000') AS item
+                                       FROM exact_sales_order_lines y WHERE y.division = k.division AND y.order_id = k.id AND y.deleted_at IS NULL OFFSET 0) i
                  WHERE v_objects = 'product'
-                   AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = s.division AND l.exact_id = coalesce(s.item, '00000000-0000-0000-0000-000000000000'))) x;
+                   AND (w.in_window OR EXISTS (SELECT FROM links y WHERE y.kind = 'deal' AND y.division = k.division AND y.exact_id = k.id))
+                   AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = i.division AND l.exact_id = i.item)) x;
         CONTINUE WHEN v_objects <> 'groups' AND v_d IS NULL;
         RETURN QUERY
         SELECT c.kind, c.division, c.exact_id,

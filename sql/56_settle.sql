@@ -153,6 +153,9 @@ BEGIN
       FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
      WHERE r.outcome = 'ok' AND r.operation = 'update' AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
 
+    -- Deletions before additions, as they were sent: lines that are replaced are in both.
+    DELETE FROM line_links k USING unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
+     WHERE r.outcome IN ('ok', 'gone') AND r.operation = 'line_delete' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = ANY (i.line_ids);
     INSERT INTO line_links AS k (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
     SELECT r.division, r.exact_id, x.line_id, x.id, (x.body->>'product_id')::bigint, (x.body->>'quantity')::numeric, (x.body->>'item_price')::numeric,
            coalesce((x.body->>'discount')::numeric, 0), x.body->>'comments'
@@ -174,8 +177,6 @@ BEGIN
            comments = CASE WHEN i.body ? 'comments' THEN nullif(i.body->>'comments', '') ELSE k.comments END
       FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
      WHERE r.outcome = 'ok' AND r.operation = 'line_change' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = i.line_ids[1];
-    DELETE FROM line_links k USING unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
-     WHERE r.outcome IN ('ok', 'gone') AND r.operation = 'line_delete' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = ANY (i.line_ids);
     UPDATE links l
        SET discount_key = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE coalesce(r.key, r.ids[1]::text, l.discount_key) END,
            discount_sent = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE (i.body->>'amount')::numeric END

@@ -177,8 +177,10 @@ BEGIN
     IF p_status NOT BETWEEN 200 AND 299 THEN
         RAISE EXCEPTION 'Pipedrive refused step "%" with status %', p_step, p_status
             USING ERRCODE = CASE WHEN p_status IN (401, 402, 403) THEN 'invalid_authorization_specification' ELSE 'fdw_error' END,
-                  DETAIL = left(coalesce(p_answer, 'No answer.'), 500),
-                  HINT = CASE WHEN p_status = 401 THEN 'Is the API token right? SELECT exact_pd_sync.set_pipedrive_account(…);'
+                  DETAIL = left(coalesce(substring(p_answer FROM '"error" *: *"([^"]+)"'), p_answer, 'No answer.'), 500),
+                  HINT = CASE WHEN p_status IN (403, 415) AND p_step LIKE '%product%' AND p_answer ~* 'feature'
+                              THEN 'Switch on the products of the Pipedrive company (company settings), then CALL exact_pd_sync.setup_pipedrive() again.'
+                              WHEN p_status = 401 THEN 'Is the API token right? SELECT exact_pd_sync.set_pipedrive_account(…);'
                               WHEN p_status IN (402, 403) THEN 'The token''s user must be an administrator, and the plan must have room for custom fields.'
                               ELSE 'CALL exact_pd_sync.setup_pipedrive() again later; it goes on where it was.' END;
     END IF;

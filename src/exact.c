@@ -47,7 +47,7 @@
 /* Waits shorter than this are not worth a word. */
 #define WORTH_A_NOTICE_MS 3000
 
-/* How long a call waits for the ones of other sessions to the same division. */
+/* How long a call waits for the ones of other sessions. */
 #define CALL_PATIENCE_MS 300000
 
 /* Longest part of a remote message that is shown and kept. */
@@ -397,12 +397,12 @@ book_call(int division, const char *feed, bool importing, bool *said)
 }
 
 /*
- * One GET, nothing else.  Exact wants the calls of a division one after the
- * other; the lock keeps sessions apart that poll at the same time.
+ * One GET, nothing else.  Exact wants no two calls at the same time, whichever
+ * division they are about (current/Me is about none); the lock keeps sessions
+ * apart that poll at the same time.
  */
 static void
-get_once(int division, const char *access_token, const char *url,
-		 EpdsHttpAnswer *answer)
+get_once(const char *access_token, const char *url, EpdsHttpAnswer *answer)
 {
 	const char *headers[3];
 	EpdsHttpRequest request = {0};
@@ -415,18 +415,40 @@ get_once(int division, const char *access_token, const char *url,
 	request.headers = headers;
 
 	epds_exact_check_write(request.method, path_of(url));
-	epds_lock_wait(EPDS_LOCK_DIVISION, (uint32) division, CALL_PATIENCE_MS);
+	epds_lock_wait(EPDS_LOCK_CALL, 0, CALL_PATIENCE_MS);
 	PG_TRY();
 	{
 		epds_http_fetch(&request, answer);
 	}
 	PG_CATCH();
 	{
-		epds_lock_release(EPDS_LOCK_DIVISION, (uint32) division);
+		epds_lock_release(EPDS_LOCK_CALL, 0);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	epds_lock_release(EPDS_LOCK_DIVISION, (uint32) division);
+	epds_lock_release(EPDS_LOCK_CALL, 0);
+}
+
+/*
+ * After a 401 that does not speak of age: is it this division's or feed's
+ * rights, or is the token worth nothing because the consent was withdrawn?
+ * Who may do nothing else may still ask who he is.  Outside a block only.
+ */
+static bool
+token_is_known(int division, const char *token, bool importing, bool *said)
+{
+	static const char *const path = "/api/v1/current/Me?$select=UserID";
+	EpdsHttpAnswer answer;
+	size_t		replaced;
+	char	   *base_url = book_call(division, "me", importing, said);
+	AnswerKind	kind;
+
+	get_once(token, whole_url(base_url, path), &answer);
+	kind = look_at(&answer, &replaced);
+	epds_tx_begin();
+	settle(division, "me", path, &answer, kind_text(kind), answer.error);
+	epds_tx_commit();
+	return answer.status != 401;
 }
 
 /*
@@ -450,7 +472,7 @@ epds_exact_read(int division, const char *feed, const char *path_or_url,
 		AnswerKind	kind;
 		int64		wait_ms;
 
-		get_once(division, token, whole_url(base_url, path_or_url), answer);
+		get_once(token, whole_url(base_url, path_or_url), answer);
 		kind = look_at(answer, replaced);
 		if (kind == ANSWER_PAGE)
 			return EPDS_EXACT_PAGE;
@@ -461,6 +483,9 @@ epds_exact_read(int division, const char *feed, const char *path_or_url,
 		settle(division, feed, path_or_url, answer, kind_text(kind),
 			   answer->error);
 		epds_tx_commit();
+		if (kind == ANSWER_REFUSED && answer->status == 401 && !rejected &&
+			!token_is_known(division, token, importing, &said))
+			kind = ANSWER_EXPIRED;
 
 		switch (kind)
 		{
@@ -516,12 +541,7 @@ epds_exact_probe(const char *access_token, const char *base_url,
 				 const char *path, EpdsHttpAnswer *answer)
 {
 	size_t		replaced;
-	const char *rest = path_of(path);
-	int			division = 0;
 
-	/* "/api/v1/current/Me" belongs to none and counts as 0 */
-	if (strncmp(rest, "/api/v1/", 8) == 0)
-		division = atoi(rest + 8);
-	get_once(division, access_token, whole_url(base_url, path), answer);
+	get_once(access_token, whole_url(base_url, path), answer);
 	(void) look_at(answer, &replaced);
 }

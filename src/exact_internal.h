@@ -33,7 +33,7 @@
 typedef enum EpdsLockKind
 {
 	EPDS_LOCK_REFRESHER,		/* key 0: may rotate the tokens */
-	EPDS_LOCK_DIVISION,			/* key = division: has a call under way */
+	EPDS_LOCK_CALL,				/* a call to Exact's API is under way */
 	EPDS_LOCK_GROUP,			/* key = hash of the name: polls a group */
 	EPDS_LOCK_FEED				/* key = hash of feed and division: reads it */
 } EpdsLockKind;

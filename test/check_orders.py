@@ -270,7 +270,7 @@ class Judge:
         self.same("Factuurstatus", fields.get("Factuurstatus"), STATUS_NAMES.get(order.invoice, "Code %s" % order.invoice))
         if str(order.number) not in deal["title"]:
             self.problems.append("title %r does not name the order" % deal["title"])
-        self.same("value", Decimal(deal["value_text"]), order.total)
+        self.same("value", cents(Decimal(deal["value_text"])), order.total)
         self.same("currency", deal["currency"], order.currency)
         organization = self.account.organization_of.get(deal["org_id"])
         self.same("debtor", organization and organization["fields"].get("Debiteurnummer"), order.customer)
@@ -291,6 +291,8 @@ class Judge:
         if order.lines and not deal["products"] and before * order.total < 0:
             return                      # lines and header disagree in sign: only the value can be carried
         factor = order.total / before if before else Decimal(1)
+        # a header's discount makes parts of cents of each line, and the header's total is itself rounded
+        spread = CENT / abs(before) if factor != 1 else Decimal(0)
         tolerance = CENT if taken_off or factor != 1 else Decimal(0)
         should, now = collections.defaultdict(list), collections.defaultdict(list)
         for line in order.lines:
@@ -310,7 +312,7 @@ class Judge:
             ours, theirs = sorted(should[key]), sorted(now[key])
             if len(ours) != len(theirs):
                 self.problems.append("%d lines of %s x %s, should be %d" % (len(theirs), key[1], key[0] or "text", len(ours)))
-            elif any(abs(one - other) > tolerance for one, other in zip(ours, theirs)):
+            elif any(abs(one - other) > tolerance + abs(one) * spread for one, other in zip(ours, theirs)):
                 self.problems.append("%s x %s comes to %s, should be %s" % (
                     key[1], key[0] or "text", ", ".join(map(str, theirs)), ", ".join(str(cents(one)) for one in ours)))
         if order.lines:

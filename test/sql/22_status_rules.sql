@@ -51,7 +51,7 @@ SELECT t.error($$INSERT INTO status_rules (priority, deal_status, lost_reason) V
 
 -- A stage nobody made: no deal lands in another pipeline for it.
 INSERT INTO status_rules (priority, status, delivery_status, invoice_status, stage) VALUES (90, '12', '12', '12', 'Bestaat niet');
-SELECT order_number, stage, stage_id, pipeline_id, unmapped FROM wanted_deals WHERE order_number = 1005;
+SELECT order_number, stage, body->'stage_id' AS stage_id, body->'pipeline_id' AS pipeline_id FROM wanted_deals WHERE order_number = 1005;
 
 -- No rules at all: every order is unmapped, none is lost.
 DELETE FROM status_rules;

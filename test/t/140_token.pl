@@ -131,13 +131,20 @@ ok($t->wait_for("SELECT EXISTS (SELECT FROM exact_pd_sync.exact_consent WHERE ge
 my ($status, $out, $second) = $t->try('CALL exact_pd_sync.poll_customers()');
 is($status, 0, 'a second one of the same kind leaves');
 like($second, qr/NOTICE: .*(already|another session|being)/, '... and says so');
-my (undef, undef, $verify) = $t->try('SELECT count(*) FROM exact_pd_sync.verify()');
 $t->sql("SELECT pg_cancel_backend($pid)");
 my (undef, $cancelled) = $first->();
 like($cancelled, qr/57014/, 'the first one is cancelled');
 is(generation(), 7, '... and its pair stays');
 is(token_calls(sub { $t->poll('customers') }), '', '... for the next');
 $t->no_violations('no parallel calls, no second refresh');
+
+$t->fault(side => 'exact', path => 'sync/CRM/Accounts', action => { delay_ms => 700 });
+$first = $t->background('CALL exact_pd_sync.poll_customers()');
+$pid = $first->(pid => 1);
+ok($t->wait_for("SELECT count(*) > 2 FROM pg_locks WHERE locktype = 'advisory' AND pid = $pid"), 'a call is under way');
+is($t->sql(q{SELECT state FROM exact_pd_sync.verify() WHERE check_name = 'exact login'}), 'ok', 'verify() waits for its turn');
+$first->();
+$t->no_violations('... so that no two calls are made at once');
 
 # ----------
 note 'interrupted refresh';
@@ -167,9 +174,10 @@ is(token_calls(sub { $t->poll('customers') }), '', '... and does not ask again a
 is(scalar($t->violations), 1, 'that was the one early refresh of this test');
 $t->delete('/violations');
 $t->clock(advance => 601);
-is(token_calls(sub { $t->poll('customers') }), '',
-	'Exact says "expired" when our clock runs behind') if 0;
-$t->sql(q{UPDATE exact_pd_sync.exact_consent SET issued_at = issued_at - interval '601 s', access_expires_at = access_expires_at - interval '601 s'});
+$t->sql(q{UPDATE exact_pd_sync.exact_consent SET issued_at = clock_timestamp() + interval '1 hour', access_expires_at = clock_timestamp() + interval '70 min'});
+is(token_calls(sub { $t->poll('customers') }), 'oauth refresh',
+	'Exact says "expired" when our clock was set back: it is believed');
+$t->token_age(601);
 
 # ----------
 note 'the answer is lost';
@@ -177,7 +185,7 @@ note 'the answer is lost';
 $t->switches(exact_refresh_grace_s => 60, exact_lost_token_answers => 1);
 is(token_calls(sub { $t->poll('customers') }), 'oauth refresh oauth refresh in grace',
 	'a lost answer is asked for once more, where Exact lets the old token live a little');
-is(generation(), 9, '... and that is the new pair');
+is(generation(), 10, '... and that is the new pair');
 $t->token_age(601);
 $t->switches(exact_refresh_grace_s => 0, exact_lost_token_answers => 1);
 is( token_calls(

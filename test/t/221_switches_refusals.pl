@@ -76,7 +76,7 @@ my @cases = (
 foreach my $case (@cases)
 {
 	my ($name, $switch, %expect) = @$case;
-	fresh($t, switches => { %base, %$switch });
+	fresh($t, orders => 0, switches => { %base, %$switch });
 	odd_orders();
 	ok($t->first_run, "a service that $name: the run comes to its end");
 	agrees($t, '... every order is a deal with its value', %expect);
@@ -93,7 +93,7 @@ foreach my $case (@cases)
 note 'too many lines for one deal';
 # ---------------------------------
 
-fresh($t, switches => { %base, lines_limit => 4 });
+fresh($t, orders => 0, switches => { %base, lines_limit => 4 });
 $t->post(
 	'/exact/orders',
 	[
@@ -121,12 +121,23 @@ note 'no products feature';
 foreach my $status (415, 403)
 {
 	fresh($t, orders => 2, switches => { %base, products_off => $status });
-	$t->first_run;
-	like(dead(), qr/product/i, "a company without products ($status): dead letters that speak of products");
+	ok(!eval { $t->connect; 1 }, "a company without products ($status): the set-up fails");
+	like($@, qr/Products feature is not enabled.*HINT: .*products of the Pipedrive company/s,
+		'... and says what to switch on');
+	$t->switches(products_off => 0);
+	ok($t->first_run, '... then it goes through');
+
+	# switched off when all was set up already
+	$t->switches(products_off => $status);
+	$t->post('/exact/orders', { number => 32100, customer => 'new', %open, lines => [ { item => 'new' } ] });
+	$t->poll;
+	$t->settle;
+	like(dead(), qr/product/i, '... switched off later: dead letters that speak of products');
 	$t->switches(products_off => 0);
 	$t->sql('SELECT exact_pd_sync.replay()');
-	ok($t->settle, '... switched on and replayed, the run comes to its end');
-	agrees($t, '... with every order a deal');
+	ok($t->settle, '... replay() after switching it on again');
+	is(dead(), '', '... leaves nothing over');
+	agrees($t, '... every order is a deal');
 }
 
 # --------------------------
