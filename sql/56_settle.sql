@@ -34,7 +34,10 @@ CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CASE p_outcome
-        WHEN 'permanent' THEN CASE WHEN p_error ILIKE '%custom%field%' OR p_error ILIKE '%custom_fields%' THEN 'Pipedrive refuses a custom field: it was deleted or retyped by hand; CALL exact_pd_sync.setup_pipedrive() and replay'
+        WHEN 'permanent' THEN CASE WHEN p_error ILIKE '%archived%' THEN 'a person archived this deal in Pipedrive, and archived deals cannot be changed: take it out of the archive and replay'
+                                   WHEN p_error ILIKE '%feature%' THEN 'a feature that is needed, such as products, is switched off in the Pipedrive company: switch it on and replay'
+                                   WHEN p_operation LIKE 'line%' AND p_error ~* 'at most|maximum|too many' THEN 'Pipedrive takes no more lines on one deal: the deal stands without them; raise the limit or split the order, and replay'
+                                   WHEN p_error ILIKE '%custom%field%' OR p_error ILIKE '%custom_fields%' THEN 'Pipedrive refuses a custom field: it was deleted or retyped by hand; CALL exact_pd_sync.setup_pipedrive() and replay'
                                    WHEN p_error ILIKE '%owner%' OR p_error ILIKE '%user%' THEN 'Pipedrive refuses the owner: the user is inactive or gone; map the salesperson to another user and replay'
                                    WHEN p_error ILIKE '%stage%' OR p_error ILIKE '%pipeline%' THEN 'Pipedrive does not know the stage or pipeline any more; CALL exact_pd_sync.setup_pipedrive() and replay'
                                    WHEN p_error ILIKE '%product%' AND p_operation LIKE 'line%' THEN 'Pipedrive refuses a line''s product: it was deleted or made unlinkable by hand'
@@ -100,6 +103,200 @@ END
 $$;
 COMMENT ON FUNCTION _learn_refusals(_result[]) IS 'Notes in settings what Pipedrive refuses and the references leave open: negative lines, zero quantities, won_time at creation. The deals concerned are planned anew.';
 
+CREATE FUNCTION _settle_accepted(p_results _result[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_now   timestamptz := clock_timestamp();
+    -- What happened at all: most groups need few of the statements below.
+    v_done  text[] := (SELECT array_agg(DISTINCT r.operation) FROM unnest(p_results) r WHERE r.outcome IN ('ok', 'gone'));
+BEGIN
+    INSERT INTO links AS l (kind, division, exact_id, pipedrive_id, sent, first_won_at)
+    SELECT r.kind, r.division, r.exact_id, r.ids[1], i.body - 'won_time' - 'lost_time', i.body->>'won_time'
+      FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome = 'ok' AND r.operation = 'create' AND r.ids[1] IS NOT NULL
+    ON CONFLICT (kind, division, exact_id) DO UPDATE
+       SET pipedrive_id = excluded.pipedrive_id, sent = excluded.sent, last_sent = v_now, last_error = NULL, gone_at = NULL;
+    IF 'update' = ANY (v_done) THEN
+        UPDATE links l
+           SET sent = _body_merge(l.sent, i.body - 'won_time' - 'lost_time'), last_sent = v_now, last_error = NULL,
+               first_won_at = coalesce(l.first_won_at, i.body->>'won_time')
+          FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
+         WHERE r.outcome = 'ok' AND r.operation = 'update' AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
+    END IF;
+
+    -- Deletions before additions, as they were sent: lines that are replaced are in both.
+    IF 'line_delete' = ANY (v_done) THEN
+        DELETE FROM line_links k USING unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
+         WHERE r.outcome IN ('ok', 'gone') AND r.operation = 'line_delete' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = ANY (i.line_ids);
+    END IF;
+    IF 'line_add' = ANY (v_done) THEN
+        INSERT INTO line_links AS k (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
+        SELECT r.division, r.exact_id, x.line_id, x.id, (x.body->>'product_id')::bigint, (x.body->>'quantity')::numeric, (x.body->>'item_price')::numeric,
+               coalesce((x.body->>'discount')::numeric, 0), x.body->>'comments'
+          FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
+         CROSS JOIN LATERAL (
+                SELECT i.line_ids[e.n] AS line_id, r.ids[e.n] AS id, e.value AS body
+                  FROM jsonb_array_elements(CASE WHEN i.body ? 'data' THEN i.body->'data' ELSE jsonb_build_array(i.body) END) WITH ORDINALITY AS e(value, n)) x
+         WHERE r.outcome = 'ok' AND r.operation = 'line_add' AND r.in_order
+        ON CONFLICT (division, order_id, line_id) DO UPDATE
+           SET pipedrive_id = excluded.pipedrive_id, product_id = excluded.product_id, quantity = excluded.quantity,
+               item_price = excluded.item_price, discount = excluded.discount, comments = excluded.comments;
+    END IF;
+    -- An answer in another order, or of another length, says nothing about which line is which: read back.
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)) THEN
+        UPDATE links l SET lines_unread = true FROM unnest(p_results) r
+         WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)
+           AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
+    END IF;
+    IF 'line_change' = ANY (v_done) THEN
+        UPDATE line_links k
+           SET product_id = coalesce((i.body->>'product_id')::bigint, k.product_id), quantity = coalesce((i.body->>'quantity')::numeric, k.quantity),
+               item_price = coalesce((i.body->>'item_price')::numeric, k.item_price), discount = coalesce((i.body->>'discount')::numeric, k.discount),
+               comments = CASE WHEN i.body ? 'comments' THEN nullif(i.body->>'comments', '') ELSE k.comments END
+          FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
+         WHERE r.outcome = 'ok' AND r.operation = 'line_change' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = i.line_ids[1];
+    END IF;
+    IF v_done && ARRAY['discount_add', 'discount_change', 'discount_delete'] THEN
+        UPDATE links l
+           SET discount_key = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE coalesce(r.key, r.ids[1]::text, l.discount_key) END,
+               discount_sent = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE (i.body->>'amount')::numeric END
+          FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
+         WHERE (r.outcome = 'ok' OR r.outcome = 'gone' AND r.operation = 'discount_delete') AND r.operation LIKE 'discount%'
+           AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
+    END IF;
+    IF 'options_add' = ANY (v_done) THEN
+        INSERT INTO pipedrive_options (label, option_id)
+        SELECT o.key, o.value::bigint FROM unnest(p_results) r CROSS JOIN LATERAL jsonb_each_text(r.labels) o
+         WHERE r.outcome = 'ok' AND r.operation = 'options_add'
+        ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
+    END IF;
+
+    INSERT INTO sync_changes (kind, division, exact_id, operation, pipedrive_id, old_value, new_value, tokens)
+    SELECT r.kind, r.division, r.exact_id, r.operation,
+           coalesce((SELECT l.pipedrive_id FROM links l WHERE l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id), r.ids[1]),
+           i.old_value, i.body, r.tokens
+      FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome = 'ok' ORDER BY r.id;
+
+    -- What waited for these is ready when nothing else is missing.
+    WITH met AS (
+        DELETE FROM job_needs n USING unnest(p_results) r
+         WHERE r.outcome = 'ok' AND r.operation = 'create' AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id
+        RETURNING n.job_id)
+    UPDATE jobs j SET state = 'ready', reason = NULL, updated_at = v_now
+     WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m)
+       AND NOT EXISTS (SELECT FROM job_needs n WHERE n.job_id = j.id
+                        AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok' AND r.operation = 'create'
+                                         AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id));
+END
+$$;
+COMMENT ON FUNCTION _settle_accepted(_result[]) IS 'Books what Pipedrive accepted: links, lines, options, changes, and who waited for them.';
+
+CREATE FUNCTION _settle_refused(p_results _result[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_now   timestamptz := clock_timestamp();
+    v_bad   record;
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'gone') THEN
+        -- A line or discount that is gone means its deal's lines are not what we think: read them back.
+        UPDATE links l SET lines_unread = true FROM unnest(p_results) r
+         WHERE r.outcome = 'gone' AND r.operation IN ('line_change', 'line_add') AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id
+           AND NOT l.lines_unread AND r.operation = 'line_change';
+        UPDATE links l SET discount_key = NULL, discount_sent = NULL FROM unnest(p_results) r
+         WHERE r.outcome = 'gone' AND r.operation = 'discount_change' AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
+        UPDATE links l SET gone_at = v_now, last_error = left(r.error, 300) FROM unnest(p_results) r
+         WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add', 'discount_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
+    END IF;
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'permanent') THEN
+        PERFORM _learn_refusals(p_results);
+    END IF;
+
+    FOR v_bad IN SELECT r.outcome, max(r.wait_ms) AS wait_ms, max(r.error) AS error FROM unnest(p_results) r
+                  WHERE r.outcome IN ('daily', 'auth', 'blocked', 'capacity') GROUP BY r.outcome LOOP
+        IF v_bad.outcome = 'capacity' THEN
+            INSERT INTO budgets AS b (side, division, kind, blocked_until, blocked_reason) VALUES ('pipedrive', 0, 'creates', v_now + interval '1 hour', v_bad.error)
+            ON CONFLICT (side, division, kind) DO UPDATE SET blocked_until = excluded.blocked_until, blocked_reason = excluded.blocked_reason;
+        ELSE
+            UPDATE budgets b
+               SET blocked_until = CASE v_bad.outcome WHEN 'daily' THEN coalesce(v_now + make_interval(secs => v_bad.wait_ms / 1000.0), least(b.reset_at, v_now + interval '10 minutes'))
+                                                      WHEN 'auth' THEN v_now + interval '10 minutes' ELSE v_now + interval '45 minutes' END,
+                   blocked_reason = _plain_reason(v_bad.outcome, NULL, NULL, v_bad.error),
+                   remaining = CASE WHEN v_bad.outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END
+             WHERE b.side = 'pipedrive' AND b.kind = 'day';
+        END IF;
+    END LOOP;
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok') THEN
+        UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL
+         WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome IN ('daily', 'auth', 'blocked')));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _settle_refused(_result[]) IS 'Books what Pipedrive did not accept: what is gone, what is refused for good, what everything has to wait for.';
+
+CREATE FUNCTION _settle_jobs(p_results _result[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_now   timestamptz := clock_timestamp();
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome NOT IN ('ok', 'not_sent')) THEN
+        -- The first thing that went wrong decides; the calls behind it were not sent.
+        WITH worst AS (
+            SELECT DISTINCT ON (r.job_id) r.job_id, r.outcome, r.operation, r.status, r.error, r.wait_ms
+              FROM unnest(p_results) r WHERE r.outcome NOT IN ('ok', 'not_sent')
+                                 AND NOT (r.outcome = 'gone' AND r.operation IN ('line_delete', 'discount_delete'))
+             ORDER BY r.job_id, r.id)
+        UPDATE jobs j
+           SET state = CASE WHEN j.dirty AND w.outcome = 'permanent' THEN 'ready'
+                            WHEN w.outcome = 'gone' AND w.operation IN ('line_change', 'discount_change') THEN 'ready'
+                            WHEN w.outcome IN ('permanent', 'gone') THEN 'dead'
+                            WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
+                            WHEN w.outcome = 'unknown' THEN 'ready'
+                            WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN 'dead'
+                            ELSE 'waiting' END,
+               dirty = false,
+               -- Waiting for a limit is not an attempt.
+               attempts = CASE WHEN w.outcome IN ('burst', 'daily', 'auth', 'blocked', 'capacity') THEN greatest(0, j.attempts - 1) ELSE j.attempts END,
+               next_attempt_at = CASE w.outcome
+                    WHEN 'burst' THEN v_now + make_interval(secs => coalesce(w.wait_ms, 2000) / 1000.0 + random())
+                    WHEN 'daily' THEN (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day')
+                    WHEN 'auth' THEN v_now + interval '10 minutes' WHEN 'blocked' THEN v_now + interval '45 minutes'
+                    WHEN 'capacity' THEN v_now + interval '1 hour'
+                    WHEN 'retry' THEN v_now + make_interval(secs => least(900, 5 * 2 ^ least(j.attempts, 8)) * (0.75 + random() / 2)) END,
+               class = CASE w.outcome WHEN 'permanent' THEN 'ours' WHEN 'gone' THEN 'ours' WHEN 'capacity' THEN 'capacity' WHEN 'auth' THEN 'auth'
+                                      WHEN 'burst' THEN 'limit' WHEN 'daily' THEN 'limit' ELSE 'theirs' END,
+               reason = CASE WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
+                             ELSE _plain_reason(w.outcome, w.operation, w.status, w.error) END,
+               error = left(w.error, 1000), lease_until = NULL, updated_at = v_now
+          FROM worst w WHERE j.id = w.job_id;
+    END IF;
+    PERFORM _ask_looks() WHERE EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'unknown');
+
+    -- Done when nothing announced is left; what changed meanwhile is looked at again.
+    UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now
+     WHERE j.id IN (SELECT r.job_id FROM unnest(p_results) r) AND j.state = 'sending'
+       AND (j.dirty OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
+            OR EXISTS (SELECT FROM unnest(p_results) r WHERE r.job_id = j.id AND r.outcome = 'not_sent'))
+       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+    DELETE FROM jobs j
+     WHERE j.id IN (SELECT r.job_id FROM unnest(p_results) r) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+END
+$$;
+COMMENT ON FUNCTION _settle_jobs(_result[]) IS 'What becomes of the jobs: done, again, later, looked up, or a dead letter.';
+
 CREATE FUNCTION _settle(p_results text, p_headers text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -110,11 +307,11 @@ CREATE FUNCTION _settle(p_results text, p_headers text) RETURNS void
 DECLARE
     v_now   timestamptz := clock_timestamp();
     v       _result[];
-    v_bad   record;
-    v_day   record;
 BEGIN
     SELECT array_agg(ROW(i.id, i.job_id, i.kind, i.division, i.exact_id, i.operation, i.tokens, i.is_create,
-                         a.outcome, a.status,
+                         -- A record that was made and not named: what it is must be looked up.
+                         CASE WHEN a.outcome = 'ok' AND i.operation = 'create' AND coalesce(jsonb_path_exists(a.ids, '$[0]'), false) = false THEN 'unknown' ELSE a.outcome END,
+                         a.status,
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.ids) WITH ORDINALITY e(x, n)),
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.products) WITH ORDINALITY e(x, n)),
                          a.key, a.labels, a.error, a.ms, a.request_id, a.wait_ms,
@@ -141,98 +338,9 @@ BEGIN
            CASE WHEN r.outcome IN ('burst', 'daily', 'auth', 'blocked') THEN 0 ELSE r.tokens END, r.ms, left(r.error, 500), r.request_id, r.job_id, r.exact_id
       FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome <> 'not_sent' ORDER BY r.id;
 
-    -- ------------------------------------------------------------ what was accepted
-    INSERT INTO links AS l (kind, division, exact_id, pipedrive_id, sent, first_won_at)
-    SELECT r.kind, r.division, r.exact_id, r.ids[1], i.body - 'won_time' - 'lost_time', i.body->>'won_time'
-      FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome = 'ok' AND r.operation = 'create' AND r.ids[1] IS NOT NULL
-    ON CONFLICT (kind, division, exact_id) DO UPDATE
-       SET pipedrive_id = excluded.pipedrive_id, sent = excluded.sent, last_sent = v_now, last_error = NULL, gone_at = NULL;
-    UPDATE links l
-       SET sent = _body_merge(l.sent, i.body - 'won_time' - 'lost_time'), last_sent = v_now, last_error = NULL,
-           first_won_at = coalesce(l.first_won_at, i.body->>'won_time')
-      FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
-     WHERE r.outcome = 'ok' AND r.operation = 'update' AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
-
-    -- Deletions before additions, as they were sent: lines that are replaced are in both.
-    DELETE FROM line_links k USING unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
-     WHERE r.outcome IN ('ok', 'gone') AND r.operation = 'line_delete' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = ANY (i.line_ids);
-    INSERT INTO line_links AS k (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
-    SELECT r.division, r.exact_id, x.line_id, x.id, (x.body->>'product_id')::bigint, (x.body->>'quantity')::numeric, (x.body->>'item_price')::numeric,
-           coalesce((x.body->>'discount')::numeric, 0), x.body->>'comments'
-      FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
-     CROSS JOIN LATERAL (
-            SELECT i.line_ids[e.n] AS line_id, r.ids[e.n] AS id, e.value AS body
-              FROM jsonb_array_elements(CASE WHEN i.body ? 'data' THEN i.body->'data' ELSE jsonb_build_array(i.body) END) WITH ORDINALITY AS e(value, n)) x
-     WHERE r.outcome = 'ok' AND r.operation = 'line_add' AND r.in_order
-    ON CONFLICT (division, order_id, line_id) DO UPDATE
-       SET pipedrive_id = excluded.pipedrive_id, product_id = excluded.product_id, quantity = excluded.quantity,
-           item_price = excluded.item_price, discount = excluded.discount, comments = excluded.comments;
-    -- An answer in another order, or of another length, says nothing about which line is which: read back.
-    UPDATE links l SET lines_unread = true FROM unnest(v) r
-     WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)
-       AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
-    UPDATE line_links k
-       SET product_id = coalesce((i.body->>'product_id')::bigint, k.product_id), quantity = coalesce((i.body->>'quantity')::numeric, k.quantity),
-           item_price = coalesce((i.body->>'item_price')::numeric, k.item_price), discount = coalesce((i.body->>'discount')::numeric, k.discount),
-           comments = CASE WHEN i.body ? 'comments' THEN nullif(i.body->>'comments', '') ELSE k.comments END
-      FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
-     WHERE r.outcome = 'ok' AND r.operation = 'line_change' AND k.division = r.division AND k.order_id = r.exact_id AND k.line_id = i.line_ids[1];
-    UPDATE links l
-       SET discount_key = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE coalesce(r.key, r.ids[1]::text, l.discount_key) END,
-           discount_sent = CASE r.operation WHEN 'discount_delete' THEN NULL ELSE (i.body->>'amount')::numeric END
-      FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i
-     WHERE (r.outcome = 'ok' OR r.outcome = 'gone' AND r.operation = 'discount_delete') AND r.operation LIKE 'discount%'
-       AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
-    INSERT INTO pipedrive_options (label, option_id)
-    SELECT o.key, o.value::bigint FROM unnest(v) r CROSS JOIN LATERAL jsonb_each_text(r.labels) o
-     WHERE r.outcome = 'ok' AND r.operation = 'options_add'
-    ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
-
-    INSERT INTO sync_changes (kind, division, exact_id, operation, pipedrive_id, old_value, new_value, tokens)
-    SELECT r.kind, r.division, r.exact_id, r.operation,
-           coalesce((SELECT l.pipedrive_id FROM links l WHERE l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id), r.ids[1]),
-           i.old_value, i.body, r.tokens
-      FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome = 'ok' ORDER BY r.id;
-
-    -- What waited for these is ready when nothing else is missing.
-    WITH met AS (
-        DELETE FROM job_needs n USING unnest(v) r
-         WHERE r.outcome = 'ok' AND r.operation = 'create' AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id
-        RETURNING n.job_id)
-    UPDATE jobs j SET state = 'ready', reason = NULL, updated_at = v_now
-     WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m)
-       AND NOT EXISTS (SELECT FROM job_needs n WHERE n.job_id = j.id
-                        AND NOT EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'ok' AND r.operation = 'create'
-                                         AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id));
-
-    -- ---------------------------------------------------------- what went wrong
-    -- A line or discount that is gone means its deal's lines are not what we think: read them back.
-    UPDATE links l SET lines_unread = true FROM unnest(v) r
-     WHERE r.outcome = 'gone' AND r.operation IN ('line_change', 'line_add') AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id
-       AND NOT l.lines_unread AND r.operation = 'line_change';
-    UPDATE links l SET discount_key = NULL, discount_sent = NULL FROM unnest(v) r
-     WHERE r.outcome = 'gone' AND r.operation = 'discount_change' AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
-    UPDATE links l SET gone_at = v_now, last_error = left(r.error, 300) FROM unnest(v) r
-     WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add', 'discount_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
-    PERFORM _learn_refusals(v);
-
-    FOR v_bad IN SELECT r.outcome, max(r.wait_ms) AS wait_ms, max(r.error) AS error FROM unnest(v) r
-                  WHERE r.outcome IN ('daily', 'auth', 'blocked', 'capacity') GROUP BY r.outcome LOOP
-        IF v_bad.outcome = 'capacity' THEN
-            INSERT INTO budgets AS b (side, division, kind, blocked_until, blocked_reason) VALUES ('pipedrive', 0, 'creates', v_now + interval '1 hour', v_bad.error)
-            ON CONFLICT (side, division, kind) DO UPDATE SET blocked_until = excluded.blocked_until, blocked_reason = excluded.blocked_reason;
-        ELSE
-            UPDATE budgets b
-               SET blocked_until = CASE v_bad.outcome WHEN 'daily' THEN coalesce(v_now + make_interval(secs => v_bad.wait_ms / 1000.0), least(b.reset_at, v_now + interval '10 minutes'))
-                                                      WHEN 'auth' THEN v_now + interval '10 minutes' ELSE v_now + interval '45 minutes' END,
-                   blocked_reason = _plain_reason(v_bad.outcome, NULL, NULL, v_bad.error),
-                   remaining = CASE WHEN v_bad.outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END
-             WHERE b.side = 'pipedrive' AND b.kind = 'day';
-        END IF;
-    END LOOP;
-    IF EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'ok') THEN
-        UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL
-         WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(v) r WHERE r.outcome IN ('daily', 'auth', 'blocked')));
+    PERFORM _settle_accepted(v);
+    IF EXISTS (SELECT FROM unnest(v) r WHERE r.outcome <> 'ok') OR EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL) THEN
+        PERFORM _settle_refused(v);
     END IF;
 
     -- Booked: the announcement goes, but for creates of unknown outcome.  Lines of a known deal are read back instead.
@@ -241,46 +349,7 @@ BEGIN
             OR r.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id));
     UPDATE intents i SET state = 'unknown' FROM unnest(v) r WHERE i.id = r.id AND r.outcome = 'unknown' AND i.state <> 'unknown';
 
-    -- --------------------------------------------------------------- the jobs
-    -- The first thing that went wrong decides; the calls behind it were not sent.
-    WITH worst AS (
-        SELECT DISTINCT ON (r.job_id) r.job_id, r.outcome, r.operation, r.status, r.error, r.wait_ms
-          FROM unnest(v) r WHERE r.outcome NOT IN ('ok', 'not_sent')
-                             AND NOT (r.outcome = 'gone' AND r.operation IN ('line_delete', 'discount_delete'))
-         ORDER BY r.job_id, r.id)
-    UPDATE jobs j
-       SET state = CASE WHEN j.dirty AND w.outcome = 'permanent' THEN 'ready'
-                        WHEN w.outcome = 'gone' AND w.operation IN ('line_change', 'discount_change') THEN 'ready'
-                        WHEN w.outcome IN ('permanent', 'gone') THEN 'dead'
-                        WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
-                        WHEN w.outcome = 'unknown' THEN 'ready'
-                        WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN 'dead'
-                        ELSE 'waiting' END,
-           dirty = false,
-           -- Waiting for a limit is not an attempt.
-           attempts = CASE WHEN w.outcome IN ('burst', 'daily', 'auth', 'blocked', 'capacity') THEN greatest(0, j.attempts - 1) ELSE j.attempts END,
-           next_attempt_at = CASE w.outcome
-                WHEN 'burst' THEN v_now + make_interval(secs => coalesce(w.wait_ms, 2000) / 1000.0 + random())
-                WHEN 'daily' THEN (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day')
-                WHEN 'auth' THEN v_now + interval '10 minutes' WHEN 'blocked' THEN v_now + interval '45 minutes'
-                WHEN 'capacity' THEN v_now + interval '1 hour'
-                WHEN 'retry' THEN v_now + make_interval(secs => least(900, 5 * 2 ^ least(j.attempts, 8)) * (0.75 + random() / 2)) END,
-           class = CASE w.outcome WHEN 'permanent' THEN 'ours' WHEN 'gone' THEN 'ours' WHEN 'capacity' THEN 'capacity' WHEN 'auth' THEN 'auth'
-                                  WHEN 'burst' THEN 'limit' WHEN 'daily' THEN 'limit' ELSE 'theirs' END,
-           reason = CASE WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
-                         ELSE _plain_reason(w.outcome, w.operation, w.status, w.error) END,
-           error = left(w.error, 1000), lease_until = NULL, updated_at = v_now
-      FROM worst w WHERE j.id = w.job_id;
-    PERFORM _ask_looks() WHERE EXISTS (SELECT FROM unnest(v) r WHERE r.outcome = 'unknown');
-
-    -- Done when nothing announced is left; what changed meanwhile is looked at again.
-    UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now
-     WHERE j.id IN (SELECT r.job_id FROM unnest(v) r) AND j.state = 'sending'
-       AND (j.dirty OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
-            OR EXISTS (SELECT FROM unnest(v) r WHERE r.job_id = j.id AND r.outcome = 'not_sent'))
-       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
-    DELETE FROM jobs j
-     WHERE j.id IN (SELECT r.job_id FROM unnest(v) r) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+    PERFORM _settle_jobs(v);
 END
 $$;
 COMMENT ON FUNCTION _settle(text, text) IS 'Books the answers of announced calls: links, budgets, journals, and what becomes of the jobs.';

@@ -149,7 +149,7 @@ foreach my $case (@procedures)
 				"(SELECT state <> 'active' FROM pg_stat_activity WHERE pid = $pid)");
 			$session->{run}->pump until $session->{stdout} =~ /ended/;
 			$said = $session->{stderr};
-			$session->{stderr} = '';
+			$session->{stdout} = $session->{stderr} = '';
 			is($session->query_safe("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype = 'advisory'"),
 				'0', "$what: a cancelled session keeps no mark") if $looked == 1;
 			$session->quit;
@@ -206,9 +206,9 @@ sub complete
 	return;
 }
 
-# Two pages come through, the third hangs: what was read stays read.
+# Some pages come through, the next one hangs: what was read stays read.
 $t->post('/exact/orders', { count => 12, lines => 2 });
-$t->fault(side => 'exact', path => 'SalesOrderHeaders', skip => 2, times => 1, action => { hang => 'body', seconds => 120 });
+$t->fault(side => 'exact', path => 'SalesOrderHeaders', skip => 4, times => 1, action => { hang => 'body', seconds => 120 });
 my $before = $t->sql('SELECT count(*) FROM exact_pd_sync.exact_sales_orders');
 my $run = $t->background('CALL exact_pd_sync.poll_orders()');
 my $pid = $run->(pid => 1);
@@ -263,7 +263,7 @@ ok($t->wait_for('SELECT count(*) > 0 FROM exact_pd_sync.intents'), 'delivery han
 wait_until_it_hangs($t->sql($worker), 'headers');
 my $start = time;
 is($t->sql('SELECT exact_pd_sync.stop_worker()'), 't', 'stop_worker() ends it');
-cmp_ok((time - $start) * 1000, '<', 2 * $exit_ms, '... at once');
+cmp_ok(time - $start, '<', 5, '... soon: it grants the answers under way two seconds');
 unhang();
 is($t->sql('SELECT exact_pd_sync.start_worker()'), 't', 'start_worker() brings it back');
 complete('after stop_worker()');
