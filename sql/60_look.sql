@@ -77,32 +77,41 @@ DECLARE
 BEGIN
     WITH remote AS MATERIALIZED (
         SELECT (r->>'id')::bigint AS pipedrive_id, r AS record,
-               CASE WHEN r->'custom_fields'->>v_id_code ~ '^[0-9a-fA-F-]{36}$' THEN (r->'custom_fields'->>v_id_code)::uuid END AS exact_id,
-               _business_key(coalesce(CASE WHEN v_named IN ('code', 'name', 'title') THEN r->>v_named ELSE r->'custom_fields'->>v_named END,
-                                      CASE WHEN p_kind = 'product' THEN r->>'code' ELSE r->'custom_fields'->>v_key_code END)) AS business_key
+               CASE WHEN r->'custom_fields'->>v_id_code ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$' THEN (r->'custom_fields'->>v_id_code)::uuid END AS exact_id,
+               coalesce(CASE WHEN v_named IN ('code', 'name', 'title') THEN r->>v_named ELSE r->'custom_fields'->>v_named END,
+                        CASE WHEN p_kind = 'product' THEN r->>'code' ELSE r->'custom_fields'->>v_key_code END) AS number
           FROM jsonb_array_elements(p_rows) r
          WHERE coalesce((r->>'is_deleted')::boolean, false) = false
            AND NOT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND l.pipedrive_id = (r->>'id')::bigint AND l.gone_at IS NULL)
+    ), theirs AS MATERIALIZED (
+        -- A number alone is unique within one division only.  As it is written it says more than made comparable.
+        SELECT r.pipedrive_id, r.record, g.rank, g.k, row_number() OVER (PARTITION BY g.rank, g.k ORDER BY r.pipedrive_id) AS n
+          FROM remote r CROSS JOIN LATERAL (VALUES (2, upper(btrim(r.number))), (3, _business_key(r.number))) g(rank, k)
+         WHERE r.exact_id IS NULL AND g.k <> '' AND (SELECT count(*) FROM divisions) = 1
+    ), ours AS (
+        SELECT s.division, s.id, g.rank, g.k, row_number() OVER (PARTITION BY g.rank, g.k ORDER BY s.division, s.id) AS n
+          FROM (SELECT a.division, a.id, a.code FROM exact_accounts a WHERE p_kind = 'organization' AND a.deleted_at IS NULL
+                UNION ALL SELECT i.division, i.id, i.code FROM exact_items i WHERE p_kind = 'product' AND i.deleted_at IS NULL
+                UNION ALL SELECT o.division, o.id, o.order_number::text FROM exact_sales_orders o WHERE p_kind = 'deal' AND o.deleted_at IS NULL) s
+         CROSS JOIN LATERAL (VALUES (2, upper(btrim(s.code))), (3, _business_key(s.code))) g(rank, k)
+         WHERE (g.rank, g.k) IN (SELECT t.rank, t.k FROM theirs t)
+           AND NOT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND l.division = s.division AND l.exact_id = s.id AND l.gone_at IS NULL)
     ), matched AS (
-        SELECT DISTINCT ON (m.division, m.exact_id) m.division, m.exact_id, m.pipedrive_id, m.record
+        SELECT DISTINCT ON (m.division, m.exact_id) m.division, m.exact_id, m.pipedrive_id, m.record, m.rank
           FROM (SELECT s.division, s.id AS exact_id, r.pipedrive_id, r.record, 1 AS rank
                   FROM remote r
                   JOIN LATERAL (SELECT a.division, a.id FROM exact_accounts a WHERE p_kind = 'organization' AND a.id = r.exact_id
                                 UNION ALL SELECT i.division, i.id FROM exact_items i WHERE p_kind = 'product' AND i.id = r.exact_id
                                 UNION ALL SELECT o.division, o.id FROM exact_sales_orders o WHERE p_kind = 'deal' AND o.id = r.exact_id) s ON true
                 UNION ALL
-                -- A number alone is unique within one division only.
-                SELECT s.division, s.id, r.pipedrive_id, r.record, 2
-                  FROM remote r
-                  JOIN (SELECT a.division, a.id, _business_key(a.code) AS k FROM exact_accounts a WHERE p_kind = 'organization' AND a.code IS NOT NULL AND a.deleted_at IS NULL
-                        UNION ALL SELECT i.division, i.id, _business_key(i.code) FROM exact_items i WHERE p_kind = 'product' AND i.code IS NOT NULL AND i.deleted_at IS NULL
-                        UNION ALL SELECT o.division, o.id, o.order_number::text FROM exact_sales_orders o WHERE p_kind = 'deal' AND o.deleted_at IS NULL) s ON s.k = r.business_key
-                 WHERE r.exact_id IS NULL AND (SELECT count(*) FROM divisions) = 1) m
+                -- A number used more than once: the first of ours takes the first of theirs, and so on.
+                SELECT s.division, s.id, t.pipedrive_id, t.record, t.rank
+                  FROM theirs t JOIN ours s ON s.rank = t.rank AND s.k = t.k AND s.n = t.n) m
          WHERE NOT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND l.division = m.division AND l.exact_id = m.exact_id AND l.gone_at IS NULL)
          ORDER BY m.division, m.exact_id, m.rank, m.pipedrive_id
     ), single AS (
-        -- One record of theirs may answer to two of ours (a code used twice): the first one gets it.
-        SELECT DISTINCT ON (m.pipedrive_id) m.* FROM matched m ORDER BY m.pipedrive_id, m.division, m.exact_id
+        -- One record of theirs may still answer to two of ours: the better match gets it.
+        SELECT DISTINCT ON (m.pipedrive_id) m.* FROM matched m ORDER BY m.pipedrive_id, m.rank, m.division, m.exact_id
     ), adopted AS (
         INSERT INTO links AS l (kind, division, exact_id, pipedrive_id, sent, adopted, lines_unread, first_won_at, last_verified)
         SELECT p_kind, s.division, s.exact_id, s.pipedrive_id, _remote_sent(p_kind, s.record), true, p_kind = 'deal', s.record->>'won_time', clock_timestamp()

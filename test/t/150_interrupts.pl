@@ -25,7 +25,7 @@ my $t = EpdsTest->new(
 	customers => 6,
 	seed => 16,
 	blackhole => 1,
-	switches => { exact_page_size => 4 },
+	switches => { exact_page_size => 4, burst_limit => 1000 },
 	conf => "exact_pd_sync.poll_interval = '500ms'\nexact_pd_sync.max_connections = 4");
 ok($t->first_run, 'the first run is through');
 my $blackhole = "http://127.0.0.1:$t->{ready}{blackhole}";
@@ -238,20 +238,12 @@ foreach my $phase (qw(headers body connect))
 	is(column($pid, $held), '0', '... and no lock');
 	like(column($pid, "state || ': ' || query"), qr/^\w+: \w/, '... and says what it does');
 
-	my $ms;
-	if ($phase eq 'connect')
-	{
-		$ms = stop_ms($pid, 'exact_pd_sync.pause() IS NULL OR pg_terminate_backend',
-			"NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)");
-	}
-	else
-	{
-		$ms = stop_ms($pid, 'pg_terminate_backend', "NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)");
-	}
+	my $ms = stop_ms($pid, 'pg_terminate_backend', "NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)");
 	note "termination of $what: $ms ms";
 	cmp_ok($ms, '<=', $exit_ms, "$what is terminated at once");
 	unhang();
-	$t->resume if $phase eq 'connect';
+	# by itself after a while that grows, or at once when asked to
+	$t->sql('SELECT exact_pd_sync.start_worker()') unless $phase eq 'headers';
 	ok($t->wait_for("SELECT EXISTS ($worker)"), '... and comes back');
 	complete($what);
 }
@@ -265,7 +257,21 @@ my $start = time;
 is($t->sql('SELECT exact_pd_sync.stop_worker()'), 't', 'stop_worker() ends it');
 cmp_ok(time - $start, '<', 5, '... soon: it grants the answers under way two seconds');
 unhang();
-is($t->sql('SELECT exact_pd_sync.start_worker()'), 't', 'start_worker() brings it back');
+
+# The one request that is not broken off at once: its answer is the only valid token.
+$t->token_age(601);
+$t->fault(side => 'exact', path => '/api/oauth2/token', times => 0, action => { hang => 'headers', seconds => 120 });
+$run = $t->background('CALL exact_pd_sync.poll_orders()');
+$pid = $run->(pid => 1);
+wait_until_it_hangs($pid, 'headers');
+is(column($pid, 'backend_xmin IS NULL AND backend_xid IS NULL'), 't', 'a refresh holds no snapshot either');
+$start = time;
+$t->sql("SELECT pg_cancel_backend($pid)");
+(undef, my $said) = $run->();
+like($said, qr/57014/, 'it is cancelled');
+cmp_ok(time - $start, '<', 4, '... after two seconds, in which the pair might have come');
+$t->clear_faults;
+is($t->sql('SELECT exact_pd_sync.start_worker()'), 't', 'start_worker() brings the workers back');
 complete('after stop_worker()');
 
 # ----------
