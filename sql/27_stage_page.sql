@@ -58,6 +58,7 @@ SELECT * FROM (VALUES
      'ID,Code,Name,Email,Phone,Website,AddressLine1,AddressLine2,Postcode,City,Country,VATNumber,Status,IsSales,Blocked,AccountManager,AccountManagerFullName,EndDate', NULL, false, 'orders', 30, NULL),
     ('missing_items', 'keys', 'logistics/Items', 'items',
      'ID,Code,Description,ExtraDescription,Barcode,Unit,ItemGroup,ItemGroupCode,IsSalesItem,StartDate,EndDate', NULL, false, 'orders', 31, NULL),
+    ('division', 'whole', 'system/Divisions', 'divisions', 'Code,Description,Currency,DivisionMoveDate', NULL, true, 'customers', 5, NULL),
     ('accounts', 'sync', 'sync/CRM/Accounts', 'accounts',
      'Timestamp,ID,Code,Name,Email,Phone,Website,AddressLine1,AddressLine2,Postcode,City,Country,VATNumber,Status,IsSales,Blocked,AccountManager,AccountManagerFullName,EndDate', NULL, false, 'customers', 10, NULL),
     ('employees', 'sync', 'sync/Payroll/Employees', 'employees', 'Timestamp,ID,User,FullName,BusinessEmail,IsActive', NULL, true, 'customers', 20, NULL),
@@ -189,6 +190,13 @@ BEGIN
         IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
             RETURN v_pos.next_url;
         END IF;
+        IF p_feed = 'division' THEN
+            -- Once a day is enough: it only tells whether the division was moved to another database.
+            IF v_pos.last_success > clock_timestamp() - interval '20 hours' THEN
+                RETURN NULL;
+            END IF;
+            v_fields := format('$filter=Code eq %s&', p_division) || v_fields;
+        END IF;
         UPDATE feed_positions SET run_id = p_run, next_url = NULL WHERE division = p_division AND feed = p_feed;
         RETURN v_base || _odata_query(v_fields);
 
@@ -281,6 +289,43 @@ END
 $$;
 COMMENT ON FUNCTION _items_named(integer, uuid[]) IS 'Items that staged lines name: those not staged yet are to be read singly. A NULL among them: a text line.';
 
+CREATE FUNCTION _stage_division(p_division integer, p_rows jsonb, OUT taken integer, OUT changed integer)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_old  timestamp := (SELECT d.division_move FROM divisions d WHERE d.division = p_division);
+    v_new  timestamp := (SELECT exact_wall_clock(r->>'DivisionMoveDate') FROM jsonb_array_elements(p_rows) r WHERE (r->>'Code')::integer = p_division);
+BEGIN
+    taken := jsonb_array_length(p_rows);
+    changed := 0;
+    UPDATE divisions d SET name = nullif(btrim(r->>'Description'), '')
+      FROM jsonb_array_elements(p_rows) r
+     WHERE d.division = p_division AND d.name IS NULL AND (r->>'Code')::integer = p_division;
+    IF v_new IS NULL OR v_new IS NOT DISTINCT FROM v_old THEN
+        RETURN;
+    END IF;
+    changed := 1;
+    UPDATE divisions d SET division_move = v_new WHERE d.division = p_division;
+    IF v_old IS NULL AND NOT EXISTS (SELECT FROM feed_positions f WHERE f.division = p_division AND f.last_success < clock_timestamp() - interval '1 day') THEN
+        -- The first time we hear of it, in a young installation: nothing was read before it.
+        RETURN;
+    END IF;
+    -- Moved to another database: every rowversion is new.  All is read again and compared; nothing is deleted here.
+    RAISE LOG 'division % was moved at Exact on %: its feeds are read again from the beginning', p_division, v_new;
+    UPDATE feed_positions f SET last_timestamp = 1, cursor_timestamp = NULL
+      FROM feed_definitions d
+     WHERE f.division = p_division AND d.feed = f.feed AND d.mode = 'sync' AND f.last_timestamp IS NOT NULL;
+    UPDATE exact_sales_orders t SET timestamp = 0 WHERE t.division = p_division AND t.timestamp > 0;
+    UPDATE exact_sales_order_lines t SET timestamp = 0 WHERE t.division = p_division AND t.timestamp > 0;
+    UPDATE exact_accounts t SET timestamp = 0 WHERE t.division = p_division AND t.timestamp > 0;
+    UPDATE exact_items t SET timestamp = 0 WHERE t.division = p_division AND t.timestamp > 0;
+    UPDATE exact_item_prices t SET timestamp = 0 WHERE t.division = p_division AND t.timestamp > 0;
+    UPDATE exact_employees t SET timestamp = 0 WHERE t.division = p_division AND t.timestamp > 0;
+END
+$$;
+COMMENT ON FUNCTION _stage_division(integer, jsonb) IS 'Notices that Exact moved the division to another database (DivisionMoveDate, exact-online 7): positions and stored rowversions begin anew, so that everything is read and compared again.';
+
 CREATE FUNCTION _stage_rows(p_division integer, p_feed text, p_entity text, p_rows jsonb, OUT taken integer, OUT changed integer)
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -359,6 +404,8 @@ BEGIN
              ORDER BY i.id
             ON CONFLICT DO NOTHING;
         END IF;
+    WHEN 'divisions' THEN
+        SELECT s.taken, s.changed INTO taken, changed FROM _stage_division(p_division, p_rows) s;
     WHEN 'accounts' THEN
         SELECT s.taken, s.changed INTO taken, changed FROM _stage_accounts(p_division, p_rows) s;
     WHEN 'items' THEN

@@ -84,7 +84,7 @@ COMMENT ON COLUMN job_signals.kind IS 'Kind of object; all_… = every one of th
 COMMENT ON COLUMN job_signals.division IS 'Exact division.';
 COMMENT ON COLUMN job_signals.exact_id IS 'GUID at Exact.';
 COMMENT ON COLUMN job_signals.reason IS 'Which table or function said so.';
-COMMENT ON COLUMN job_signals.argument IS 'For replay: which jobs.';
+COMMENT ON COLUMN job_signals.argument IS 'For replay: which jobs. For resync: that the record is sent whole.';
 COMMENT ON COLUMN job_signals.at IS 'When.';
 
 CREATE TABLE jobs (

@@ -264,6 +264,10 @@ BEGIN
         DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id;
     END LOOP;
 
+    UPDATE links l SET sent = '{}', lines_unread = (l.kind = 'deal')
+      FROM unnest(v_signals) s
+     WHERE s.argument->>'whole' = 'true' AND l.kind = s.kind AND l.division = s.division AND l.exact_id = s.exact_id;
+
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_deals', 'compare')) THEN
         SELECT array_agg(o.division), array_agg(o.id) INTO v_d, v_i FROM exact_sales_orders o;
     ELSE

@@ -305,10 +305,9 @@ BEGIN
         INSERT INTO job_signals (kind, reason) VALUES ('all_' || resync.kind || 's', 'resync by ' || session_user);
         SELECT count(*) INTO v_count FROM links l WHERE l.kind = resync.kind;
     ELSE
-        -- Forget what was sent, not which record it is: everything goes out once more.
-        UPDATE links l SET sent = '{}', lines_unread = (resync.kind = 'deal') WHERE l.kind = resync.kind AND l.exact_id = resync.exact_id;
-        INSERT INTO job_signals (kind, division, exact_id, reason)
-        SELECT resync.kind, s.division, resync.exact_id, 'resync by ' || session_user
+        -- The worker forgets what was sent, not which record it is: everything goes out once more.
+        INSERT INTO job_signals (kind, division, exact_id, reason, argument)
+        SELECT resync.kind, s.division, resync.exact_id, 'resync by ' || session_user, '{"whole": true}'
           FROM (SELECT o.division FROM exact_sales_orders o WHERE resync.kind = 'deal' AND o.id = resync.exact_id
                 UNION ALL SELECT a.division FROM exact_accounts a WHERE resync.kind = 'organization' AND a.id = resync.exact_id
                 UNION ALL SELECT i.division FROM exact_items i WHERE resync.kind = 'product' AND i.id = resync.exact_id) s;

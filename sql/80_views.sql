@@ -69,7 +69,7 @@ COMMENT ON VIEW unmapped_salespeople IS 'Salespeople on orders whose deals go to
 
 CREATE VIEW progress AS
 WITH rate AS (
-    SELECT count(*) / 10.0 AS calls_per_minute, sum(c.tokens) / 10.0 AS tokens_per_minute FROM api_calls c
+    SELECT sum(c.tokens) / greatest(0.1, extract(epoch FROM clock_timestamp() - min(c.at)) / 60) AS tokens_per_minute FROM api_calls c
      WHERE c.side = 'pipedrive' AND c.at > clock_timestamp() - interval '10 minutes'
 ), q AS (
     SELECT j.lane, j.kind, count(*) AS jobs, count(*) FILTER (WHERE j.state = 'dead') AS dead, count(*) FILTER (WHERE j.state = 'blocked') AS blocked FROM jobs j GROUP BY j.lane, j.kind
@@ -146,6 +146,12 @@ BEGIN
         state := 'red'; detail := format('the delivery worker does not run; %s jobs wait', v_n);
     ELSIF v_gate IS NOT NULL THEN
         state := 'red'; since := (SELECT max(b.blocked_until) FROM budgets b WHERE b.side = 'pipedrive'); detail := format('%s; %s jobs wait', v_gate, v_n);
+    ELSIF EXISTS (SELECT FROM budgets b JOIN jobs j ON j.state = 'ready' AND j.lane >= CASE WHEN b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 200 THEN 2 ELSE 3 END
+                   WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 100) THEN
+        state := 'yellow'; since := (SELECT b.learned_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');
+        detail := format('%s jobs wait for tokens until %s: what is left of the day is kept for live orders', v_n, (SELECT to_char(b.reset_at, 'YYYY-MM-DD HH24:MI') FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day'));
+    ELSIF is_paused('history') AND EXISTS (SELECT FROM jobs j WHERE j.lane >= 3 AND j.state = 'ready') THEN
+        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'history'); detail := format('history is paused; %s jobs wait. SELECT exact_pd_sync.resume(''history'')', v_n);
     ELSIF EXISTS (SELECT FROM jobs j WHERE j.lane <= 1 AND j.state IN ('ready', 'sending') AND j.updated_at < clock_timestamp() - interval '15 minutes') THEN
         state := 'red'; detail := 'live orders have been waiting for more than 15 minutes';
     ELSE
@@ -187,7 +193,7 @@ CREATE FUNCTION trace(order_number bigint, division integer DEFAULT NULL) RETURN
         SELECT o.created AT TIME ZONE coalesce(d.time_zone, 'Europe/Amsterdam') AS at, 'exact: created' AS what, format('division %s, order %s, customer %s', o.division, o.order_number, coalesce(o.ordered_by_name, 'none')) AS detail, NULL::jsonb AS value
           FROM o LEFT JOIN divisions d ON d.division = o.division
         UNION ALL
-        SELECT o.changed_at, 'exact: as staged', format('status %s / delivery %s / invoice %s, %s %s without VAT, rowversion %s', o.status, o.delivery_status, o.invoice_status, o.amount_fc_excl_vat, o.currency, coalesce(o.timestamp::text, 'none (bulk)')), NULL FROM o
+        SELECT o.changed_at, 'exact: as staged', format('status %s / delivery %s / invoice %s, %s %s without VAT, rowversion %s', o.status, o.delivery_status, o.invoice_status, round(o.amount_fc_excl_vat, 2), o.currency, coalesce(o.timestamp::text, 'none (bulk)')), NULL FROM o
         UNION ALL
         SELECT max(l.changed_at), 'exact: lines as staged', format('%s lines, %s deleted', count(*) FILTER (WHERE l.deleted_at IS NULL), count(l.deleted_at)), NULL
           FROM o JOIN exact_sales_order_lines l ON l.division = o.division AND l.order_id = o.id GROUP BY o.division, o.id

@@ -16,7 +16,7 @@ BEGIN
     DELETE FROM sync_changes WHERE id IN (SELECT id FROM sync_changes WHERE at < v_before ORDER BY id LIMIT 100000);
     DELETE FROM sync_runs WHERE id IN (SELECT id FROM sync_runs WHERE started_at < v_before ORDER BY id LIMIT 100000);
     DELETE FROM refused_rows WHERE at < v_before;
-    DELETE FROM looks WHERE done_at < v_before AND id <> ALL (SELECT max(id) FROM looks WHERE done_at IS NOT NULL GROUP BY what);
+    DELETE FROM looks WHERE done_at < v_before AND id <> ALL (SELECT max(id) FROM looks WHERE done_at IS NOT NULL GROUP BY what, reason);
 END
 $$;
 COMMENT ON FUNCTION _purge() IS 'Removes journal rows older than retention_days.';
@@ -72,12 +72,18 @@ DECLARE
     v      record;
     v_user text := coalesce(nullif(current_setting('exact_pd_sync.role', true), ''), current_user);
 BEGIN
+    IF to_regclass('cron.job') IS NOT NULL THEN
+        -- pg_cron tells jobs apart by name and user: those of another user would run beside these.
+        EXECUTE 'SELECT cron.unschedule(j.jobid) FROM cron.job j WHERE j.jobname = ANY ($1) AND j.username <> $2'
+            USING (SELECT array_agg(exact_pd_sync._cron_job_name(s.name)) FROM exact_pd_sync.schedule_jobs s), v_user;
+    END IF;
     FOR v IN SELECT exact_pd_sync._cron_job_name(s.name) AS jobname, s.schedule, s.command FROM exact_pd_sync.schedule_jobs s LOOP
         IF to_regprocedure('cron.schedule_in_database(text,text,text,text,text,boolean)') IS NOT NULL THEN
             EXECUTE 'SELECT cron.schedule_in_database($1, $2, $3, $4, $5, true)' USING v.jobname, v.schedule, v.command, current_database()::text, v_user;
             RETURN NEXT format('%s: %s %s', v.jobname, v.schedule, v.command);
         ELSE
             -- pg_cron lives in another database: a person runs this there.
+            RETURN NEXT format('SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = %L AND username <> %L;', v.jobname, v_user);
             RETURN NEXT format('SELECT cron.schedule_in_database(%L, %L, %L, %L, %L, true);', v.jobname, v.schedule, v.command, current_database(), v_user);
         END IF;
     END LOOP;

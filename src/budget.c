@@ -28,7 +28,6 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
-#include "portability/instr_time.h"
 #include "utils/timestamp.h"
 
 #include "budget.h"
@@ -55,19 +54,6 @@
 
 /* Longer than this nobody sits and waits. */
 #define WAIT_MOST_MS 900000
-
-/*
- * epds_clock_ms
- *		Milliseconds of the monotonic clock.
- */
-int64
-epds_clock_ms(void)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MILLISEC(now);
-}
 
 /*
  * with_jitter

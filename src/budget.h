@@ -22,6 +22,8 @@
 
 #include "lib/stringinfo.h"
 
+#include "clock.h"
+
 /* Times are milliseconds of epds_clock_ms(). */
 typedef struct EpdsPace
 {
@@ -38,9 +40,6 @@ typedef struct EpdsPace
 	int64		seen_burst_limit;
 	int64		seen_at;		/* when that answer was complete */
 } EpdsPace;
-
-/* Milliseconds of a clock that never jumps. */
-extern int64 epds_clock_ms(void);
 
 extern void epds_pace_init(EpdsPace *pace);
 

@@ -40,6 +40,7 @@
 
 #include "compat.h"
 #include "credentials.h"
+#include "hex.h"
 #include "http.h"
 #include "settings.h"
 #include "tx.h"
@@ -153,18 +154,6 @@ without_line_end(char *data, size_t len)
 
 /* ---------------------------------------------------------------- sealing */
 
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* Decode hexadecimal text; false when it is none. */
 static bool
 from_hex(const char *hex, size_t hex_len, unsigned char *out)
@@ -173,8 +162,8 @@ from_hex(const char *hex, size_t hex_len, unsigned char *out)
 		return false;
 	for (size_t i = 0; i < hex_len / 2; i++)
 	{
-		int			high = hex_digit(hex[2 * i]);
-		int			low = hex_digit(hex[2 * i + 1]);
+		int			high = epds_hex_value(hex[2 * i]);
+		int			low = epds_hex_value(hex[2 * i + 1]);
 
 		if (high < 0 || low < 0)
 			return false;

@@ -460,7 +460,8 @@ wait_turn(Delivery *d, int64 wait_ms)
 	int64		began = epds_clock_ms();
 
 	wait_ms = delivery_sooner(wait_ms, delivery_settle_wait(d));
-	if (d->at_hand > 0 || delivery_look_pending(d))
+	if (d->at_hand > 0 || d->look.in_flight ||
+		(d->look.wanted && d->look.booked))
 		wait_ms = delivery_sooner(wait_ms, LOOK_AROUND_MS);
 	else if (wait_ms < 0 || wait_ms >= REST_MS)
 		rest(d);

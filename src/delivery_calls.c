@@ -255,6 +255,7 @@ send_job(Delivery *d, DeliveryJob *job)
 {
 	DeliveryCall *call = job->call;
 	char	   *path = fill_in(job, call->path);
+	const char *refusal;
 	int			i;
 
 	if (path == NULL)
@@ -263,10 +264,11 @@ send_job(Delivery *d, DeliveryJob *job)
 					"call of its job created");
 		return;
 	}
-	if (path[0] != '/')
+	refusal = pipedrive_path_refusal(path);
+	if (refusal != NULL)
 	{
-		/* epds_pipedrive_send() would throw, and stop everybody */
-		refuse_call(d, job, "the path of the call does not begin with a slash");
+		/* sending it would look like trouble with the host, and stop everybody */
+		refuse_call(d, job, refusal);
 		return;
 	}
 	for (i = 0; d->slots[i].job != NULL; i++)
@@ -401,6 +403,7 @@ job_answered(Delivery *d, DeliverySlot *slot, const EpdsHttpAnswer *answer)
 	{
 		/* until this is settled and the gate was asked again */
 		d->may_send = false;
+		d->gate_wait_ms = -1;
 		d->settle_now = true;
 	}
 }
@@ -471,6 +474,22 @@ settle_work(Delivery *d, void *arg)
 }
 
 /*
+ * settle_pause
+ *		Let the other transaction finish.  The whole time: answers that arrive
+ *		meanwhile would end a wait of the mux at once, and all attempts would be
+ *		over before the other one is.
+ */
+static void
+settle_pause(Delivery *d)
+{
+	int64		until = epds_clock_ms() + SETTLE_PAUSE_MS;
+	int64		left;
+
+	while ((left = until - epds_clock_ms()) > 0)
+		epds_http_sleep((long) left, d->wait_event);
+}
+
+/*
  * settle
  *		Offer some results to SQL.  Returns the error, or NULL.
  *
@@ -500,8 +519,7 @@ settle(Delivery *d, const char *results, bool durable)
 		}
 		if (!delivery_error_passes(error))
 			break;
-		/* only this worker waits, and the requests in flight go on */
-		(void) epds_mux_wait(d->mux, SETTLE_PAUSE_MS, d->wait_event);
+		settle_pause(d);
 	}
 	return error;
 }

@@ -87,6 +87,7 @@ look_next_work(Delivery *d, void *arg)
 	if (!look->wanted)
 	{
 		char	   *path;
+		const char *refusal;
 
 		if (epds_sql("SELECT look_id, path, tokens FROM exact_pd_sync._look_next()",
 					 0, NULL) == 0)
@@ -96,6 +97,12 @@ look_next_work(Delivery *d, void *arg)
 		look->tokens = (int) epds_sql_int(0, 2, 0);
 		if (path == NULL)
 			elog(ERROR, "look " INT64_FORMAT " has no path", look->id);
+		refusal = pipedrive_path_refusal(path);
+		if (refusal != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_ERROR),
+					 errmsg("cannot send look " INT64_FORMAT ": %s",
+							look->id, refusal)));
 		MemoryContextReset(d->look_cxt);
 		look->path = MemoryContextStrdup(d->look_cxt, path);
 		look->wanted = true;
@@ -138,7 +145,8 @@ delivery_look_next(Delivery *d)
 
 /*
  * delivery_look_send
- *		Send the look, as soon as the limits allow.
+ *		Send the look, as soon as the limits allow.  Returns the milliseconds
+ *		after which to call again, -1 when that depends on other things.
  */
 int64
 delivery_look_send(Delivery *d)
@@ -146,8 +154,10 @@ delivery_look_send(Delivery *d)
 	DeliveryLook *look = &d->look;
 	int64		wait_ms;
 
-	if (!look->wanted || !look->booked || look->in_flight ||
-		d->in_flight >= d->mux_size)
+	/* not paid for yet: asked again then */
+	if (look->wanted && !look->booked)
+		return Max(look->not_before - epds_clock_ms(), 0);
+	if (!look->wanted || look->in_flight || d->in_flight >= d->mux_size)
 		return -1;
 	wait_ms = epds_pace_reserve(&d->pace);
 	if (wait_ms > 0)
@@ -245,6 +255,10 @@ delivery_look_take(Delivery *d, const EpdsHttpAnswer *answer)
 		take.body = answer->body;
 	else if (take.status >= 200 && take.status < 300)
 		take.status = 0;		/* half a list must not look like a list */
+
+	/* words of a refusal are kept for people: they must hold no secret */
+	if (take.body != NULL && take.status >= 300)
+		take.body = epds_redact(take.body);
 
 	if (verdict.outcome == EPDS_OUTCOME_OK && take.status != 0)
 		look->failures = 0;

@@ -50,6 +50,12 @@
 /* How long a call waits for the ones of other sessions. */
 #define CALL_PATIENCE_MS 300000
 
+/*
+ * The same for a probe of verify(), which holds a snapshot while it waits: long
+ * enough for one page of an import.
+ */
+#define PROBE_PATIENCE_MS 60000
+
 /* Longest part of a remote message that is shown and kept. */
 #define MAX_MESSAGE 300
 
@@ -402,7 +408,8 @@ book_call(int division, const char *feed, bool importing, bool *said)
  * apart that poll at the same time.
  */
 static void
-get_once(const char *access_token, const char *url, EpdsHttpAnswer *answer)
+get_once(const char *access_token, const char *url, int patience_ms,
+		 EpdsHttpAnswer *answer)
 {
 	const char *headers[3];
 	EpdsHttpRequest request = {0};
@@ -415,7 +422,7 @@ get_once(const char *access_token, const char *url, EpdsHttpAnswer *answer)
 	request.headers = headers;
 
 	epds_exact_check_write(request.method, path_of(url));
-	epds_lock_wait(EPDS_LOCK_CALL, 0, CALL_PATIENCE_MS);
+	epds_lock_wait(EPDS_LOCK_CALL, 0, patience_ms);
 	PG_TRY();
 	{
 		epds_http_fetch(&request, answer);
@@ -443,7 +450,7 @@ token_is_known(int division, const char *token, bool importing, bool *said)
 	char	   *base_url = book_call(division, "me", importing, said);
 	AnswerKind	kind;
 
-	get_once(token, whole_url(base_url, path), &answer);
+	get_once(token, whole_url(base_url, path), CALL_PATIENCE_MS, &answer);
 	kind = look_at(&answer, &replaced);
 	epds_tx_begin();
 	settle(division, "me", path, &answer, kind_text(kind), answer.error);
@@ -472,7 +479,8 @@ epds_exact_read(int division, const char *feed, const char *path_or_url,
 		AnswerKind	kind;
 		int64		wait_ms;
 
-		get_once(token, whole_url(base_url, path_or_url), answer);
+		get_once(token, whole_url(base_url, path_or_url), CALL_PATIENCE_MS,
+				 answer);
 		kind = look_at(answer, replaced);
 		if (kind == ANSWER_PAGE)
 			return EPDS_EXACT_PAGE;
@@ -542,6 +550,7 @@ epds_exact_probe(const char *access_token, const char *base_url,
 {
 	size_t		replaced;
 
-	get_once(access_token, whole_url(base_url, path), answer);
+	get_once(access_token, whole_url(base_url, path), PROBE_PATIENCE_MS,
+			 answer);
 	(void) look_at(answer, &replaced);
 }

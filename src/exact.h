@@ -26,6 +26,7 @@
 extern char *epds_oauth_token(bool rejected);
 extern char *epds_oauth_token_at_hand(void);
 extern void epds_oauth_keep_alive(void);	/* intake worker: refresh when due */
+extern int64 epds_oauth_due_in(void);	/* ms; -1: nothing to keep alive */
 extern void epds_oauth_consent(const char *code);	/* authorization_code grant */
 
 /*

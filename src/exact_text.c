@@ -14,9 +14,9 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
 #include "exact_internal.h"
 
 /* A parsed tree and the memory context it goes with. */
@@ -94,18 +94,11 @@ epds_header_value(const EpdsHttpAnswer *answer, const char *name)
 void
 epds_pause(long milliseconds)
 {
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													milliseconds);
+	int64		until = epds_clock_ms() + milliseconds;
+	int64		left;
 
-	for (;;)
-	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   until);
-
-		if (left <= 0)
-			return;
-		epds_http_sleep(left, PG_WAIT_EXTENSION);
-	}
+	while ((left = until - epds_clock_ms()) > 0)
+		epds_http_sleep((long) left, PG_WAIT_EXTENSION);
 }
 
 void

@@ -435,7 +435,7 @@ serve_events(EpdsMux *mux)
 	}
 
 	if (rc == CURLM_OK && mux->deadline >= 0 &&
-		epds_monotonic_us() >= mux->deadline)
+		epds_clock_us() >= mux->deadline)
 	{
 		mux->deadline = -1;
 		rc = curl_multi_socket_action(mux->multi, CURL_SOCKET_TIMEOUT, 0,
@@ -514,7 +514,7 @@ bool
 epds_mux_wait(EpdsMux *mux, long timeout_ms, uint32 wait_event)
 {
 	int64		limit = timeout_ms < 0 ? -1 :
-		epds_monotonic_us() + (int64) timeout_ms * 1000;
+		epds_clock_us() + (int64) timeout_ms * 1000;
 
 	mux->latch_was_set = false;
 	for (;;)
@@ -534,7 +534,7 @@ epds_mux_wait(EpdsMux *mux, long timeout_ms, uint32 wait_event)
 			return true;
 		if (mux->latch_was_set)
 			return false;
-		now = epds_monotonic_us();
+		now = epds_clock_us();
 		if (limit >= 0 && now >= limit)
 			return false;
 

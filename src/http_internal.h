@@ -27,6 +27,7 @@
 #include "lib/ilist.h"
 #include "storage/latch.h"
 
+#include "clock.h"
 #include "http.h"
 
 /*
@@ -107,7 +108,6 @@ struct EpdsMux
 
 /* http_transfer.c */
 extern void epds_transfer_init(void);
-extern int64 epds_monotonic_us(void);
 extern bool epds_transfer_setup_multi(EpdsMux *mux);
 extern bool epds_transfer_start(EpdsSlot *slot);
 extern void epds_transfer_refuse(EpdsSlot *slot);

@@ -30,7 +30,6 @@
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "http_headers.h"
@@ -97,15 +96,6 @@ epds_transfer_init(void)
 
 	if (!done)
 		done = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-}
-
-int64
-epds_monotonic_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /*
@@ -180,7 +170,7 @@ timer_callback(CURLM *multi, long timeout_ms, void *arg)
 	EpdsMux    *mux = arg;
 
 	mux->deadline = timeout_ms < 0 ? -1 :
-		epds_monotonic_us() + (int64) timeout_ms * 1000;
+		epds_clock_us() + (int64) timeout_ms * 1000;
 	return 0;
 }
 

@@ -8,9 +8,11 @@
  * normal operation; sessions use the token it keeps, and wake it when they
  * find none that is good.
  *
- * A refresh that fails is said once and tried again after 30 s, 1 min, ... at
- * most 10 min: Exact counts failed token calls too.  When a person has to
- * consent again, nothing is tried until the state has changed.
+ * When a refresh is due and how often one that failed is tried again is known
+ * in oauth.c.  What cannot even be tried (the key file is gone, the role has no
+ * rights) is said once and tried again after 30 s, 1 min, ... at most 10 min.
+ * When a person has to consent again, nothing is tried until the state has
+ * changed.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -44,31 +46,9 @@ typedef struct IntakeTrouble
 } IntakeTrouble;
 
 /*
- * How long until the token is due, in ms; -1: not before somebody wakes us or
- * the state changes.  The time is asked of SQL, so that it is decided in one
- * place what "due" means for the eyes of both.  Opens a block.
- */
-static int64
-token_due_in(void)
-{
-	int64		due = -1;
-
-	epds_tx_begin();
-	if (epds_extension_exists() &&
-		epds_sql("SELECT CASE WHEN t.state = 'ok' "
-				 " THEN greatest(0, (extract(epoch FROM t.issued_at "
-				 "  + 0.95 * (t.access_expires_at - t.issued_at) "
-				 "  - pg_catalog.clock_timestamp()) * 1000)::bigint) "
-				 " ELSE -1 END "
-				 "FROM exact_pd_sync._token_state() t", 0, NULL) > 0)
-		due = epds_sql_int(0, 0, -1);
-	epds_tx_commit();
-	return due;
-}
-
-/*
  * Keep the token alive; an ERROR is noted in *trouble, logged when it is
- * another one than last time, and swallowed.  Interrupts are not.
+ * another one than last time, and swallowed (a cancel as well; a shutdown is
+ * no ERROR).
  */
 static void
 keep_alive(IntakeTrouble *trouble)
@@ -116,12 +96,12 @@ epds_intake_main(void)
 
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
-		due = token_due_in();
+		due = epds_oauth_due_in();
 		if (due == 0 && trouble.not_before <= GetCurrentTimestamp())
 		{
 			epds_worker_report("keeping the token of Exact Online alive");
 			keep_alive(&trouble);
-			due = token_due_in();
+			due = epds_oauth_due_in();
 		}
 		/* still due: it could not be done now, and is no reason to hurry */
 		if (due > 0)

@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "hex.h"
 #include "json_scan.h"
 
 /* Length of the escape of one UTF-16 unit: backslash, u, four digits. */
@@ -35,18 +36,6 @@ is_space(char c)
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-static inline int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* The UTF-16 unit of an escape that begins at p; -1 if there is none. */
 static int
 escape_value(const char *p, const char *end)
@@ -57,7 +46,7 @@ escape_value(const char *p, const char *end)
 		return -1;
 	for (int i = 2; i < ESCAPE_LEN; i++)
 	{
-		int			digit = hex_value(p[i]);
+		int			digit = epds_hex_value(p[i]);
 
 		if (digit < 0)
 			return -1;

@@ -124,13 +124,21 @@ is_fresh(const TokenInfo *info)
 	return info->left_ms > Min(MARGIN_MS, lifetime / MARGIN_PART);
 }
 
+/* How long until a refresh may be asked for, in ms; 0: now. */
+static int64
+due_in(const TokenInfo *info)
+{
+	int64		lifetime = info->age_ms + info->left_ms;
+	int64		earliest = (lifetime * EARLIEST_PER_MILLE + 999) / 1000;
+
+	return Max(0, earliest - info->age_ms);
+}
+
 /* May a refresh be asked for? */
 static bool
 is_due(const TokenInfo *info)
 {
-	int64		lifetime = info->age_ms + info->left_ms;
-
-	return info->age_ms * 1000 >= lifetime * EARLIEST_PER_MILLE;
+	return due_in(info) == 0;
 }
 
 static void
@@ -544,6 +552,27 @@ epds_oauth_token_at_hand(void)
 	if (own_block)
 		epds_tx_commit();
 	return access;
+}
+
+/*
+ * How long until the pair is due, in ms; 0: now; -1: there is none that may be
+ * kept alive.  Outside a block only.
+ */
+int64
+epds_oauth_due_in(void)
+{
+	TokenInfo	info;
+	int64		due = -1;
+
+	epds_tx_begin();
+	if (epds_extension_exists())
+	{
+		read_info(&info);
+		if (info.instance_ok && state_is(&info, "ok"))
+			due = due_in(&info);
+	}
+	epds_tx_commit();
+	return due;
 }
 
 /*

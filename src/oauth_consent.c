@@ -14,29 +14,19 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
 #include "credentials.h"
 #include "exact_internal.h"
+#include "hex.h"
 #include "tx.h"
 
 PG_FUNCTION_INFO_V1(epds_exact_authorize);
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
-/* Decode one level of percent-encoding; palloc'd. */
+/* Decode one level of percent-encoding; palloc'd.  Throws when it is no text. */
 static char *
 percent_decode(const char *text, size_t len)
 {
@@ -46,15 +36,20 @@ percent_decode(const char *text, size_t len)
 	for (size_t i = 0; i < len; i++)
 	{
 		if (text[i] == '%' && i + 2 < len &&
-			hex_value(text[i + 1]) >= 0 && hex_value(text[i + 2]) >= 0)
+			epds_hex_value(text[i + 1]) >= 0 && epds_hex_value(text[i + 2]) >= 0)
 		{
-			appendStringInfoChar(&out, (char) (hex_value(text[i + 1]) << 4 |
-											   hex_value(text[i + 2])));
+			appendStringInfoChar(&out, (char) (epds_hex_value(text[i + 1]) << 4 |
+											   epds_hex_value(text[i + 2])));
 			i += 2;
 		}
 		else
 			appendStringInfoChar(&out, text[i]);
 	}
+	if (!pg_verify_mbstr(PG_UTF8, out.data, out.len, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("the address holds bytes that are no text"),
+				 errhint("Copy the whole address from the browser after it was sent back.")));
 	return out.data;
 }
 

@@ -21,9 +21,9 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
 #include "exact_internal.h"
 
 /* How often a held interrupt is looked for. */
@@ -76,7 +76,7 @@ post_form(const char *base_url, const char *form, EpdsHttpAnswer *answer)
 	};
 	EpdsHttpRequest request = {0};
 	EpdsMux    *mux;
-	TimestampTz started = GetCurrentTimestamp();
+	int64		started = epds_clock_ms();
 
 	request.method = "POST";
 	request.url = psprintf("%s/api/oauth2/token", base_url);
@@ -89,9 +89,7 @@ post_form(const char *base_url, const char *form, EpdsHttpAnswer *answer)
 	epds_mux_add(mux, &request);
 	while (!epds_mux_wait(mux, LOOK_MS, PG_WAIT_EXTENSION))
 	{
-		if (InterruptPending &&
-			TimestampDifferenceExceeds(started, GetCurrentTimestamp(),
-									   TOKEN_GRACE_MS))
+		if (InterruptPending && epds_clock_ms() - started >= TOKEN_GRACE_MS)
 		{
 			RESUME_INTERRUPTS();
 			CHECK_FOR_INTERRUPTS();

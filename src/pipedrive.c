@@ -130,12 +130,14 @@ make_request(const EpdsPipedrive *account, const char *method,
 			 const char *path, const char *body, uint64 tag,
 			 const char **headers, EpdsHttpRequest *request)
 {
+	const char *refusal = pipedrive_path_refusal(path);
 	int			n = 0;
 
-	/* "@other.host/" behind our host would be another host */
-	if (path[0] != '/')
-		elog(ERROR, "path of a Pipedrive call does not begin with a slash: \"%s\"",
-			 path);
+	if (refusal != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("cannot make a call to Pipedrive: %s", refusal),
+				 errdetail_internal("%s %s", method, epds_redact(path))));
 
 	headers[n++] = account->token_header;
 	headers[n++] = "Accept: application/json";

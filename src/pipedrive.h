@@ -53,7 +53,7 @@ extern bool epds_pipedrive_account(EpdsPipedrive *to);
 /* Has the account changed?  Both may hold NULLs. */
 extern bool epds_pipedrive_same(const EpdsPipedrive *a, const EpdsPipedrive *b);
 
-/* Hand a call over to a mux.  body may be NULL. */
+/* Hand a call over to a mux.  body may be NULL; the path must be allowed. */
 extern void epds_pipedrive_send(const EpdsPipedrive *account, EpdsMux *mux,
 								const char *method, const char *path,
 								const char *body, uint64 tag);

@@ -45,6 +45,9 @@
  */
 #define GATEWAY_WAIT_MS 60000
 
+/* Longer than any list of a hundred ids; half of what http_url.c lets pass. */
+#define LONGEST_PATH 8192
+
 /* Integers a double carries exactly. */
 #define MAX_SAFE_INTEGER 9007199254740991.0
 
@@ -199,6 +202,35 @@ pipedrive_path_names_record(const char *path)
 			return true;
 	}
 	return false;
+}
+
+/*
+ * pipedrive_path_refusal
+ *		May this be the path of a call?  NULL when it may, else the reason.
+ *
+ * Parts of a path come from the service: the key of a discount, a cursor.  One
+ * that cannot stand in a URL must be the trouble of its own record.  Dots as a
+ * segment would lead a DELETE to another record.
+ */
+const char *
+pipedrive_path_refusal(const char *path)
+{
+	const char *p;
+
+	/* "@other.host/" behind our host would be another host */
+	if (path[0] != '/')
+		return "the path of the call does not begin with a slash";
+	for (p = path; *p != '\0'; p++)
+	{
+		if ((unsigned char) *p <= ' ' || (unsigned char) *p >= 0x7F ||
+			*p == '\\' || *p == '#')
+			return "the path of the call contains a character that cannot stand in one";
+	}
+	if (p - path > LONGEST_PATH)
+		return "the path of the call is too long";
+	if (strstr(path, "/..") != NULL || strstr(path, "/./") != NULL)
+		return "the path of the call contains dots that lead elsewhere";
+	return NULL;
 }
 
 /*

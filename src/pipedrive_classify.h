@@ -72,4 +72,10 @@ extern void pipedrive_classify(const PipedriveQuestion *question,
 							   PipedriveVerdict *verdict);
 extern bool pipedrive_path_names_record(const char *path);
 
+/*
+ * May this be the path of a call?  NULL when it may, else the reason, a
+ * constant.  Ids and cursors in it are the service's own words.
+ */
+extern const char *pipedrive_path_refusal(const char *path);
+
 #endif							/* EPDS_PIPEDRIVE_CLASSIFY_H */

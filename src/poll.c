@@ -339,17 +339,22 @@ is_hopeless(int sqlstate)
 
 /*
  * Read one feed; its ERROR is caught, its transaction thrown away, and the
- * error data returned.  NULL: all is well.
+ * error data returned.  NULL: all is well.  The feed has a memory context of
+ * its own: a page that failed may have tens of megabytes.
  */
 static ErrorData *
 try_feed(const Feed *feed, const Run *run)
 {
 	MemoryContext cxt = CurrentMemoryContext;
+	MemoryContext feed_cxt = AllocSetContextCreate(cxt, "exact_pd_sync feed",
+												   ALLOCSET_SMALL_SIZES);
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
+		MemoryContextSwitchTo(feed_cxt);
 		(void) poll_feed(feed->division, feed->name, run->id, run->importing);
+		MemoryContextSwitchTo(cxt);
 	}
 	PG_CATCH();
 	{
@@ -359,6 +364,7 @@ try_feed(const Feed *feed, const Run *run)
 		epds_tx_abort();
 	}
 	PG_END_TRY();
+	MemoryContextDelete(feed_cxt);
 	return error;
 }
 

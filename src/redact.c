@@ -35,6 +35,12 @@
 /* Shorter ones cannot be masked without making texts unreadable. */
 #define MIN_SECRET_LENGTH 4
 
+/*
+ * A text that was cut (libcurl's buffer, a verdict's) may end inside a secret:
+ * its beginning is masked too, from this length on.
+ */
+#define MIN_CUT_LENGTH 8
+
 /* What follows "Bearer" and is shorter is a word, not a token. */
 #define MIN_BEARER_LENGTH 12
 
@@ -192,6 +198,22 @@ epds_redact_add(const char *secret)
 }
 
 /*
+ * How much of a secret stands here: all of it, or at the end of the text a
+ * beginning of it; 0 if it does not.
+ */
+static size_t
+match_length(const char *text, const char *value, size_t len)
+{
+	size_t		n = 0;
+
+	while (n < len && text[n] == value[n])
+		n++;
+	if (n == len || (text[n] == '\0' && n >= MIN_CUT_LENGTH))
+		return n;
+	return 0;
+}
+
+/*
  * Length of the longest known secret that starts here, 0 if none does.
  */
 static size_t
@@ -209,10 +231,9 @@ secret_at(const char *text)
 		{
 			const char *value = secrets[i].form[form];
 
-			if (value != NULL && value[0] == text[0] &&
-				secrets[i].len[form] > longest &&
-				strncmp(text, value, secrets[i].len[form]) == 0)
-				longest = secrets[i].len[form];
+			if (value != NULL && value[0] == text[0])
+				longest = Max(longest,
+							  match_length(text, value, secrets[i].len[form]));
 		}
 	}
 	return longest;

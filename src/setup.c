@@ -20,6 +20,7 @@
 
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 #include "budget.h"
@@ -34,6 +35,10 @@
 /* Attempts of one call, and the pause between them. */
 #define CALL_ATTEMPTS 4
 #define CALL_PAUSE_MS 1500
+
+/* "EPDS" in ASCII, as for the workers (worker.c); they have the keys 0 and 1. */
+#define SETUP_LOCK_CLASS 0x45504453
+#define SETUP_LOCK_KEY 100
 
 /* More steps than any account needs; ends a circle that should not be. */
 #define MOST_STEPS 1000
@@ -244,7 +249,8 @@ take_answer(Setup *setup, const SetupStep *step, const EpdsHttpAnswer *answer)
 	args[0] = setup->run;
 	args[1] = step->step;
 	args[2] = psprintf("%d", answer->status);
-	args[3] = answer->body;
+	/* words of a refusal are kept and shown: they must hold no secret */
+	args[3] = answer->status >= 300 ? epds_redact(answer->body) : answer->body;
 	epds_sql("SELECT exact_pd_sync._setup_take($1::bigint, $2, $3::integer, $4)",
 			 4, args);
 	notice = epds_sql_value(0, 0);
@@ -331,26 +337,25 @@ record_failure(Setup *setup, const char *error)
 }
 
 /*
- * set_lock
+ * take_lock, give_lock_back
  *		One setup at a time: two at once would make everything twice.  The lock
- *		belongs to the session, because the transactions in between end.
+ *		belongs to the session, because the transactions in between end.  Needs
+ *		no block: it must be given back when the extension is gone, too.
  */
 static bool
-set_lock(bool take)
+take_lock(void)
 {
-	bool		done;
+	return DatumGetBool(DirectFunctionCall2(pg_try_advisory_lock_int4,
+											Int32GetDatum(SETUP_LOCK_CLASS),
+											Int32GetDatum(SETUP_LOCK_KEY)));
+}
 
-	epds_tx_begin();
-	/* the first half is "EPDS" in ASCII, as for all locks of the extension */
-	if (take)
-		epds_sql("SELECT pg_catalog.pg_try_advisory_lock(1162888275, 100)",
-				 0, NULL);
-	else
-		epds_sql("SELECT pg_catalog.pg_advisory_unlock(1162888275, 100)",
-				 0, NULL);
-	done = epds_sql_bool(0, 0, false);
-	epds_tx_commit();
-	return done;
+static void
+give_lock_back(void)
+{
+	(void) DirectFunctionCall2(pg_advisory_unlock_int4,
+							   Int32GetDatum(SETUP_LOCK_CLASS),
+							   Int32GetDatum(SETUP_LOCK_KEY));
 }
 
 PG_FUNCTION_INFO_V1(epds_setup_pipedrive);
@@ -371,7 +376,7 @@ epds_setup_pipedrive(PG_FUNCTION_ARGS)
 	memset(&setup, 0, sizeof(setup));
 	epds_pace_init(&setup.pace);
 
-	if (!set_lock(true))
+	if (!take_lock())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("another session runs setup_pipedrive() at this moment"),
@@ -393,7 +398,7 @@ epds_setup_pipedrive(PG_FUNCTION_ARGS)
 
 	if (error != NULL)
 		record_failure(&setup, error->message);
-	(void) set_lock(false);
+	give_lock_back();
 	if (error != NULL)
 		ReThrowError(error);
 

@@ -20,7 +20,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -28,6 +27,7 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "shared.h"
 
@@ -47,15 +47,6 @@ static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 /* For sessions without shared memory, or when all slots are taken. */
 static EpdsBurst local_burst;
-
-static int64
-monotonic_us(void)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
-}
 
 static void
 shared_request(void)
@@ -130,7 +121,7 @@ epds_shared_make(Oid database)
 			continue;
 		slot = &epds_shared->database[i];
 		memset(slot, 0, sizeof(*slot));
-		slot->burst.born_us = monotonic_us();
+		slot->burst.born_us = epds_clock_us();
 		slot->oid = database;
 	}
 	return slot;
@@ -336,15 +327,15 @@ epds_burst_reserve(int limit, int window_ms, int count)
 	if (limit <= 0 || count <= 0)
 		return 0;
 	if (local_burst.born_us == 0)
-		local_burst.born_us = monotonic_us();
+		local_burst.born_us = epds_clock_us();
 	if (epds_shared == NULL || !OidIsValid(MyDatabaseId))
-		return epds_burst_take(burst, monotonic_us(), limit, window_ms, count);
+		return epds_burst_take(burst, epds_clock_us(), limit, window_ms, count);
 
 	epds_shared_lock(LW_EXCLUSIVE);
 	slot = epds_shared_make(MyDatabaseId);
 	if (slot != NULL)
 		burst = &slot->burst;
-	wait_us = epds_burst_take(burst, monotonic_us(), limit, window_ms, count);
+	wait_us = epds_burst_take(burst, epds_clock_us(), limit, window_ms, count);
 	epds_shared_unlock();
 	return wait_us;
 }

@@ -126,6 +126,8 @@ static const PinnedSetting pinned_settings[] = {
 	{"bytea_output", "hex"},
 	{"extra_float_digits", "1"},
 	{"row_security", "on"},
+	/* off, a backslash in a pattern of ours would mean something else */
+	{"standard_conforming_strings", "on"},
 };
 
 static TxState tx;
@@ -478,14 +480,15 @@ epds_tx_commit_durable(void)
 
 /*
  * To be called after an ERROR was caught, with the caller's memory context
- * current and the error data copied.  Ends the transaction even when no block
- * was open: locks and the like of code that failed between blocks must go too.
- * In a plain function there is nothing to end; the ERROR must be thrown again.
+ * current (it stays so) and the error data copied.  Ends the transaction even
+ * when no block was open: locks and the like of code that failed between blocks
+ * must go too.  In a plain function there is nothing to end; the ERROR must be
+ * thrown again.
  */
 void
 epds_tx_abort(void)
 {
-	MemoryContext cxt = tx.open ? tx.caller_cxt : CurrentMemoryContext;
+	MemoryContext cxt = CurrentMemoryContext;
 
 	tx_forget();
 	switch (tx.mode)

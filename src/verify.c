@@ -30,6 +30,7 @@
 #include "nodes/pg_list.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
 #include "compat.h"
@@ -267,6 +268,8 @@ run_probe(StringInfo to, const Probe *probe, const Access *access)
 	const char *why = obstacle(probe, access);
 	EpdsHttpAnswer answer = {0};
 	StringInfoData bodies;
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext page_cxt[2];
 	char	   *path = probe->path;
 	int64		ms = 0;
 
@@ -279,9 +282,17 @@ run_probe(StringInfo to, const Probe *probe, const Access *access)
 		return;
 	}
 
+	for (int i = 0; i < 2; i++)
+		page_cxt[i] = AllocSetContextCreate(outer, "exact_pd_sync probe",
+											ALLOCSET_SMALL_SIZES);
 	initStringInfo(&bodies);
 	for (int page = 0; path != NULL && page < MAX_PROBE_PAGES; page++)
 	{
+		/* two in turn: a page, and the one that said where it is */
+		MemoryContext cxt = page_cxt[page % 2];
+
+		MemoryContextReset(cxt);
+		MemoryContextSwitchTo(cxt);
 		ask(probe, access, path, &answer);
 		ms += answer.total_ms;
 		if (page > 0)
@@ -289,6 +300,7 @@ run_probe(StringInfo to, const Probe *probe, const Access *access)
 		escape_json(&bodies, answer.body);
 		path = next_of(probe, access, &answer);
 	}
+	MemoryContextSwitchTo(outer);
 
 	appendStringInfo(to, ",\"status\":%d,\"result\":\"%s\",\"error\":",
 					 answer.status, result_text(answer.result));
@@ -300,6 +312,8 @@ run_probe(StringInfo to, const Probe *probe, const Access *access)
 					 answer.headers ? answer.headers : "{}", (long long) ms,
 					 bodies.data);
 	pfree(bodies.data);
+	for (int i = 0; i < 2; i++)
+		MemoryContextDelete(page_cxt[i]);
 }
 
 /* Let SQL judge, and put its rows into the result. */

@@ -119,6 +119,17 @@ SELECT call, body FROM t.take();
 SELECT t.answer();
 SELECT count(*) FROM jobs WHERE exact_id = t.oid(30);
 
+-- resync(): one record whole once more, its lines read first; or all of a kind compared.
+SELECT resync('deal', t.oid(30)) AS one, resync('organization', t.aid(1)) AS customer, resync('deal') AS all_deals;
+SELECT t.fold();
+SELECT lines_unread, sent FROM links WHERE kind = 'deal' AND exact_id = t.oid(30);
+SELECT call, body ? 'name' AS whole FROM t.take();
+SELECT t.answer();
+SELECT what, reason FROM looks WHERE done_at IS NULL;
+SELECT _look_take((SELECT look_id FROM _look_next()), 200, '{"data": []}') IS NULL AS nothing_to_say;
+SELECT call, body ? 'title' AS whole FROM t.take();
+SELECT t.answer();
+
 -- Few at a time when asked for.
 SELECT t.order(31, 0), t.order(32, 0), t.order(33, 0);
 SELECT count(*) FROM job_signals;

@@ -33,22 +33,15 @@ SELECT jobname, schedule, command, database = current_database() AS here, userna
 SELECT count(*) FROM schedule();
 SELECT count(*) FROM cron.job;
 SELECT jobname FROM schedule_list() ORDER BY 1;
--- The worker's role runs them when there is one.
+-- The worker's role runs them when there is one; nobody runs them twice.
 CREATE ROLE regress_cron_worker;
-SELECT set_config('exact_pd_sync.role', 'regress_cron_worker', true) IS NULL AS cannot_be_set_here;
-ROLLBACK;
-BEGIN;
-CREATE SCHEMA cron;
-CREATE TABLE cron.job (jobid bigserial PRIMARY KEY, schedule text, command text, nodename text DEFAULT 'localhost', database text, username text, active boolean, jobname text);
-CREATE FUNCTION cron.schedule_in_database(job_name text, schedule text, command text, database text, username text DEFAULT NULL, active boolean DEFAULT true) RETURNS bigint LANGUAGE sql AS $$
-    INSERT INTO cron.job (schedule, command, database, username, active, jobname) VALUES (schedule, command, database, coalesce(username, current_user), active, job_name) RETURNING jobid $$;
-CREATE FUNCTION cron.unschedule(job_id bigint) RETURNS boolean LANGUAGE sql AS $$ DELETE FROM cron.job WHERE jobid = job_id RETURNING true $$;
-INSERT INTO cron.job (schedule, command, database, username, active, jobname) VALUES ('0 3 * * *', 'VACUUM', current_database(), current_user, true, 'somebody else''s'), ('0 4 * * *', 'SELECT 1', 'another', current_user, true, 'exact_pd_sync poll_orders another');
-SELECT count(*) FROM exact_pd_sync.schedule();
+SELECT set_config('exact_pd_sync.role', 'regress_cron_worker', true);
+SELECT count(*) FROM schedule();
+SELECT username, count(*) FROM cron.job WHERE database = current_database() AND jobname LIKE 'exact%' GROUP BY username;
 -- unschedule() removes exactly ours.
-SELECT * FROM exact_pd_sync.unschedule() ORDER BY 1;
+SELECT * FROM unschedule() ORDER BY 1;
 SELECT jobname FROM cron.job ORDER BY 1;
-SELECT count(*) FROM exact_pd_sync.unschedule();
+SELECT count(*) FROM unschedule();
 ROLLBACK;
 
 -- The nightly job: old journal rows go, products whose price begins or ends are looked at.

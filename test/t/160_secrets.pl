@@ -138,7 +138,7 @@ my %known = secrets();
 $t->fault(side => 'exact', path => 'sync/CRM/Accounts', times => 4,
 	action => { status => 500, content_type => 'application/json',
 		body => $json->encode({ error => { code => '', message => { lang => '',
-			value => "who are you, Bearer $known{'access_token 2'}, $r->{client_secret}?" } } }) });
+			value => "who are you, Bearer $known{'access_token 2'}?" } } }) });
 my ($status, undef, $err) = $t->try('CALL exact_pd_sync.poll_customers()');
 isnt($status, 0, 'Exact repeats a secret in an error');
 like($err, qr/who are you/, '... which is shown');
@@ -151,6 +151,18 @@ $t->patch('/exact/orders/' . ($t->numbers)[0], { your_ref => 'leak' });
 $t->poll('orders');
 ok($t->settle, 'Pipedrive repeats a secret in an error');
 like($t->sql('SELECT servers_words FROM exact_pd_sync.dead_letters'), qr/who are you/, '... which is in dead_letters');
+
+$t->sql('SELECT exact_pd_sync.stop_worker()');
+$t->token_age(601);
+$t->fault(side => 'exact', path => '/api/oauth2/token', times => 0,
+	action => { status => 400, content_type => 'application/json',
+		body => $json->encode({ error => 'invalid_request',
+			error_description => "who are you, $r->{client_secret}, with $known{'refresh_token 2'}?" }) });
+(undef, undef, $err) = $t->try('CALL exact_pd_sync.poll_customers()');
+like($err, qr/who are you/, 'the token endpoint repeats secrets in an error');
+has_no_secret($err, 'the error');
+$t->clear_faults;
+$t->sql('SELECT exact_pd_sync.start_worker()');
 
 # a token that is wrong on each side, and a refresh that is refused
 $t->sql(q{SELECT exact_pd_sync.replay()});

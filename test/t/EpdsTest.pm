@@ -49,6 +49,8 @@ whatever way it ends.  Options:
                 pass) unless it says otherwise
   conf          text: further lines for postgresql.conf
   preload       shared_preload_libraries; default 'exact_pd_sync'
+  cron          name of the database that pg_cron lives in: preloads it, too
+                (CREATE EXTENSION pg_cron is the test's matter)
   databases     exact_pd_sync.databases; default the database's name
   db            name of the database; default 'sync'
   start         0: the node is initialized and not started, nor the database made
@@ -297,6 +299,11 @@ exact_pd_sync.allow_insecure_http = on
 max_worker_processes = 16
 log_statement = none
 timezone = 'UTC'
+END
+	$node->append_conf('postgresql.conf', <<"END") if $option->{cron};
+shared_preload_libraries = '$preload,pg_cron'
+cron.database_name = '$option->{cron}'
+cron.host = '@{[ $node->host ]}'
 END
 	$node->append_conf('postgresql.conf', $option->{conf}) if $option->{conf};
 	return;

@@ -221,6 +221,30 @@ test_paths(void)
 	ok(!pipedrive_path_names_record("//"), "an empty segment is no record");
 }
 
+static void
+test_path_refusals(void)
+{
+	static const char *const refused[] = {
+		"", "api/v2/deals", "@other.example/x", "/api/v2/deals/1/discounts/a b",
+		"/api/v2/deals?cursor=a\r\nx: y", "/api/v2/deals/\303\251", "/a\\b", "/a#b",
+		"/api/v2/deals/1/discounts/../2", "/api/v2/deals/..", "/api/./v2",
+	};
+	char		path[9000];
+	size_t		i;
+
+	ok(pipedrive_path_refusal("/api/v2/deals/17/products?ids=1,2&x={y}") == NULL,
+	   "a path of ours may be sent");
+	ok(pipedrive_path_refusal("/api/v2/deals?cursor=eyJpZCI6N30=") == NULL,
+	   "a cursor may stand in it");
+	for (i = 0; i < lengthof(refused); i++)
+		ok(pipedrive_path_refusal(refused[i]) != NULL,
+		   "a path that leads elsewhere or nowhere is refused");
+	memset(path, 'a', sizeof(path) - 1);
+	path[0] = '/';
+	path[sizeof(path) - 1] = '\0';
+	ok(pipedrive_path_refusal(path) != NULL, "a path without end is refused");
+}
+
 int
 main(void)
 {
@@ -232,6 +256,7 @@ main(void)
 	test_many_ids();
 	test_texts();
 	test_paths();
+	test_path_refusals();
 	shim_reset();
 	return tap_done();
 }

@@ -65,8 +65,12 @@ test_known_values(void)
 			"... inside a JSON string");
 	is_text(epds_redact("s3cr+t/va=ues3cr+t/va=ue"), "******",
 			"... twice in a row");
-	is_text(epds_redact("s3cr+t/va=u"), "s3cr+t/va=u",
-			"the beginning of it alone is left");
+	is_text(epds_redact("cut in s3cr+t/va"), "cut in ***",
+			"the beginning of it at the end of a text is masked: it was cut");
+	is_text(epds_redact("cut in s3cr+t/"), "cut in s3cr+t/",
+			"... unless that is too short to tell");
+	is_text(epds_redact("s3cr+t/va=u b"), "s3cr+t/va=u b",
+			"... and not before other words");
 
 	epds_redact_add("abcd");
 	epds_redact_add("abcdefgh");

@@ -1,0 +1,4 @@
+# An account filled by another integration is taken over, not doubled.
+
+use strict;
+use warnings;
