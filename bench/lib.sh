@@ -26,7 +26,7 @@ note() { printf '   %s\n' "$*"; }
 machine() { note "load before: $(cut -d ' ' -f 1-3 /proc/loadavg), $(nproc) cores, PostgreSQL $(sql 'SHOW server_version' | cut -d ' ' -f 1), fsync $(sql 'SHOW fsync')"; }
 
 # Nanoseconds of CPU that a process has used, all its threads.
-cpu_ns() { awk '{ sum += $1 } END { printf "%d\n", sum }' "/proc/$1"/task/*/schedstat; }
+cpu_ns() { awk '{ sum += $1 } END { printf "%.0f\n", sum }' "/proc/$1"/task/*/schedstat; }
 
 worker_pid() { sql "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'exact_pd_sync $1'"; }
 
@@ -74,3 +74,38 @@ install_here() {
     sql "UPDATE exact_pd_sync.divisions SET send_since = '2020-01-01', stage_since = '2020-01-01'"
     psql -XAtq -v ON_ERROR_STOP=1 -f bench/staging/stage.sql
 }
+
+of_sandbox() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$EPDS_BENCH_DIR/sandbox.json" "$1"; }
+
+# The control port of the simulated services: method, path, body.
+control() { curl -sS --fail-with-body -X "$1" -H 'Content-Type: application/json' ${3:+-d "$3"} "$(of_sandbox control)$2"; }
+
+# Both services, simulated; arguments are those of test/sandbox/run.py.
+start_sandbox() {
+    python3 test/sandbox/run.py --plan ultimate --seats 5 --division "$DIVISION" --ready-file "$EPDS_BENCH_DIR/sandbox.json" "$@" \
+        >"$EPDS_BENCH_DIR/sandbox.log" 2>&1 &
+    sandbox_pid=$!
+    started="${started:-} $sandbox_pid"
+    until [ -s "$EPDS_BENCH_DIR/sandbox.json" ]; do
+        kill -0 "$sandbox_pid" 2>/dev/null || die "the sandbox did not start: $(tail -3 "$EPDS_BENCH_DIR/sandbox.log")"
+        sleep 0.2
+    done
+}
+
+# The extension, connected to the sandbox and set up; $1: name of the default owner.
+connect_sandbox() {
+    local url
+    sql 'CREATE EXTENSION exact_pd_sync' >/dev/null
+    sql "SELECT exact_pd_sync.set_exact_app('$(of_sandbox client_id)', '$(of_sandbox client_secret)', 'https://erp.example/callback',
+                                            '$(of_sandbox webhook_secret)', '$(of_sandbox exact)')" >/dev/null
+    url=$(curl -sS -o /dev/null -w '%{redirect_url}' "$(sql 'SELECT exact_pd_sync.exact_authorize_url()')")
+    sql "CALL exact_pd_sync.exact_authorize(:'back')" -v back="$url"
+    sql "SELECT exact_pd_sync.add_division($DIVISION)" >/dev/null
+    sql "SELECT exact_pd_sync.set_pipedrive_account('$(of_sandbox api_token)', '$(of_sandbox pipedrive)')" >/dev/null
+    sql 'CALL exact_pd_sync.setup_pipedrive()'
+    sql "SELECT exact_pd_sync.set_default_owner(user_id) FROM exact_pd_sync.pipedrive_users WHERE name = '$1'" >/dev/null
+    sql "SELECT exact_pd_sync.configure('deal_capacity', '100000')" >/dev/null
+}
+
+# Waits until nothing is left to send; seconds.
+drained() { until_true "$1" "SELECT NOT EXISTS (SELECT FROM exact_pd_sync.jobs WHERE state <> 'dead') AND NOT EXISTS (SELECT FROM exact_pd_sync.job_signals)" 0.5; }

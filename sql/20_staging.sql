@@ -44,7 +44,6 @@ CREATE TABLE exact_sales_orders (
     created                   timestamp,
     modified                  timestamp,
     lines_deferred            boolean NOT NULL DEFAULT false,
-    sums_checked              bigint,
     timestamp                 bigint,
     deleted_at                timestamptz,
     changed_at                timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -82,7 +81,6 @@ COMMENT ON COLUMN exact_sales_orders.payment_condition IS 'PaymentCondition, tri
 COMMENT ON COLUMN exact_sales_orders.created IS 'Created, wall clock of the division.';
 COMMENT ON COLUMN exact_sales_orders.modified IS 'Modified, wall clock of the division.';
 COMMENT ON COLUMN exact_sales_orders.lines_deferred IS 'True: bulk left the lines out of the answer (exact-online 2.2); they are read apart.';
-COMMENT ON COLUMN exact_sales_orders.sums_checked IS 'Timestamp for which lines that did not add up to the header were awaited once more.';
 COMMENT ON COLUMN exact_sales_orders.timestamp IS 'Exact''s rowversion of the row; NULL when it came from a bulk or single endpoint, which carry none (exact-online 7). An upsert takes only a higher one.';
 COMMENT ON COLUMN exact_sales_orders.deleted_at IS 'When Exact said the record is gone; NULL = it is there.';
 COMMENT ON COLUMN exact_sales_orders.changed_at IS 'When the content last changed here; a re-read of the same content leaves it alone.';

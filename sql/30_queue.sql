@@ -177,6 +177,17 @@ COMMENT ON COLUMN intents.announced_at IS 'When it was announced.';
 CREATE INDEX intents_job ON intents (job_id);
 CREATE INDEX intents_unknown ON intents (kind) WHERE state = 'unknown';
 
+CREATE TABLE awaited_orders (
+    division   integer NOT NULL,
+    order_id   uuid NOT NULL,
+    timestamp  bigint NOT NULL,
+    PRIMARY KEY (division, order_id)
+);
+COMMENT ON TABLE awaited_orders IS 'Orders whose lines did not add up to their header and were awaited once more. Not a column of staging: the worker writes it, and must wait for nobody who holds the order.';
+COMMENT ON COLUMN awaited_orders.division IS 'Exact division.';
+COMMENT ON COLUMN awaited_orders.order_id IS 'OrderID.';
+COMMENT ON COLUMN awaited_orders.timestamp IS 'Rowversion of the header for which that was done; it is not done twice for the same.';
+
 CREATE TABLE looks (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     what        text NOT NULL CHECK (what IN ('organizations', 'products', 'deals', 'archived_deals', 'lines', 'discounts', 'options')),

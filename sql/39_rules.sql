@@ -9,6 +9,14 @@ CREATE FUNCTION status_text(p_code integer) RETURNS text
     AS $$ SELECT CASE p_code WHEN 12 THEN 'Open' WHEN 20 THEN 'Gedeeltelijk' WHEN 21 THEN 'Volledig' WHEN 45 THEN 'Geannuleerd' ELSE 'Code ' || p_code END $$;
 COMMENT ON FUNCTION status_text(integer) IS 'Dutch text for a status code of Exact (exact-online 5.1); an unknown code stays visible as "Code N".';
 
+CREATE FUNCTION _url_component(p_text text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+    SELECT coalesce(string_agg(CASE WHEN c ~ '^[A-Za-z0-9._~-]$' THEN c
+                                    ELSE regexp_replace(upper(encode(convert_to(c, 'UTF8'), 'hex')), '(..)', '%\1', 'g') END, '' ORDER BY n), '')
+      FROM regexp_split_to_table(p_text, '') WITH ORDINALITY AS t(c, n) $$;
+COMMENT ON FUNCTION _url_component(text) IS 'Percent-encodes a text for use as one value in a URL''s query.';
+
 CREATE FUNCTION line_mix(p_adds integer, p_changes integer, p_deletes integer, OUT patched integer, OUT tokens integer)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'epds_line_mix';

@@ -149,7 +149,8 @@ BEGIN
         IF NOT v.ready THEN
             reason := 'not set up';
         ELSE
-            SELECT * INTO v FROM _pipedrive_day();
+            -- Read, not locked: a turn that finds nothing to do writes nothing.
+            SELECT b.blocked_until, b.blocked_reason INTO v FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day';
             IF v.blocked_until > clock_timestamp() THEN
                 reason := coalesce(v.blocked_reason, 'blocked');
                 wait_ms := ceil(extract(epoch FROM v.blocked_until - clock_timestamp()) * 1000)::bigint;
@@ -361,6 +362,7 @@ DECLARE
     v_now       timestamptz := clock_timestamp();
     v_day       record;
     v_max_lane  integer;
+    v_reserve   bigint;
     v_jobs      jobs[];
     v_kind      text;
     v_d         integer[];
@@ -372,6 +374,10 @@ DECLARE
     v_deals     bigint[];
     v_sum       bigint;
 BEGIN
+    -- A turn that finds nothing to do writes nothing, nor waits for the disk.
+    IF NOT EXISTS (SELECT FROM jobs x WHERE x.state = 'ready') AND NOT EXISTS (SELECT FROM jobs x WHERE x.state = 'waiting' AND x.next_attempt_at <= v_now) THEN
+        RETURN;
+    END IF;
     SELECT * INTO v_day FROM _pipedrive_day();
     v_max_lane := _lane_limit();
     IF v_max_lane < 0 THEN
@@ -420,17 +426,17 @@ BEGIN
                 UPDATE jobs j SET state = 'waiting', next_attempt_at = 'infinity', attempts = j.attempts - 1, reason = 'its lines at Pipedrive are read first', lease_until = NULL WHERE j.id = ANY (v_drop);
             END IF;
             -- An order that does not add up is awaited once more per header Timestamp, then sent as it is.
-            -- A poll or a person may hold such a row just now: then it is awaited and not noted, so that nobody waits here.
             WITH odd AS MATERIALIZED (
-                SELECT x.id, x.division, x.exact_id FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
-                         CROSS JOIN LATERAL (SELECT FROM exact_sales_orders z WHERE z.division = x.division AND z.id = x.exact_id
-                                                AND z.timestamp IS NOT NULL AND z.deleted_at IS NULL AND z.sums_checked IS DISTINCT FROM z.timestamp OFFSET 0) fresh
-                         CROSS JOIN LATERAL (SELECT s.adds_up, s.lines, s.total FROM order_sums s WHERE s.division = x.division AND s.order_id = x.exact_id OFFSET 0) s
-                         WHERE NOT s.adds_up AND NOT (s.lines = 0 AND s.total = 0) AND x.id <> ALL (coalesce(v_drop, '{}'))
-            ), free AS MATERIALIZED (
-                SELECT o.division, o.id FROM odd x JOIN exact_sales_orders o ON o.division = x.division AND o.id = x.exact_id FOR UPDATE OF o SKIP LOCKED
+                SELECT x.id, x.division, x.exact_id, fresh.timestamp
+                  FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
+                 CROSS JOIN LATERAL (SELECT z.timestamp FROM exact_sales_orders z
+                                      WHERE z.division = x.division AND z.id = x.exact_id AND z.timestamp IS NOT NULL AND z.deleted_at IS NULL
+                                        AND NOT EXISTS (SELECT FROM awaited_orders w WHERE w.division = z.division AND w.order_id = z.id AND w.timestamp = z.timestamp) OFFSET 0) fresh
+                 CROSS JOIN LATERAL (SELECT s.adds_up, s.lines, s.total FROM order_sums s WHERE s.division = x.division AND s.order_id = x.exact_id OFFSET 0) s
+                 WHERE NOT s.adds_up AND NOT (s.lines = 0 AND s.total = 0) AND x.id <> ALL (coalesce(v_drop, '{}'))
             ), noted AS (
-                UPDATE exact_sales_orders o SET sums_checked = o.timestamp FROM free f WHERE o.division = f.division AND o.id = f.id)
+                INSERT INTO awaited_orders (division, order_id, timestamp) SELECT x.division, x.exact_id, x.timestamp FROM odd x
+                ON CONFLICT (division, order_id) DO UPDATE SET timestamp = excluded.timestamp)
             SELECT coalesce(v_drop, '{}') || coalesce(array_agg(x.id), '{}') INTO v_drop FROM odd x;
             UPDATE jobs j SET state = 'waiting', class = 'sums', attempts = j.attempts - 1, lease_until = NULL,
                    next_attempt_at = v_now + interval '6 minutes', reason = 'lines and header do not add up yet: it is read once more'
@@ -503,13 +509,16 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- What the day cannot pay goes back, from the end.
+    -- What the day cannot pay goes back, from the end, and so does what would eat into the reserve of live orders.
+    v_reserve := v_day.day_limit * setting('live_reserve_percent')::bigint / 100;
     SELECT array_agg(x.job_id), max(x.total) INTO v_drop, v_sum
       FROM (SELECT i.job_id, sum(sum(i.tokens)) OVER (ORDER BY min(i.id)) AS total FROM intents i WHERE i.id > v_first GROUP BY i.job_id) x
-     WHERE x.total > v_day.available;
+      JOIN jobs j ON j.id = x.job_id
+     WHERE x.total > v_day.available - CASE WHEN j.lane <= 1 THEN 0 WHEN j.lane = 2 THEN v_reserve / 2 ELSE v_reserve END;
     IF v_drop IS NOT NULL THEN
         DELETE FROM intents i WHERE i.id > v_first AND i.job_id = ANY (v_drop);
-        UPDATE jobs j SET state = 'waiting', class = 'limit', attempts = j.attempts - 1, lease_until = NULL, reason = 'the tokens of the day are used up',
+        UPDATE jobs j SET state = 'waiting', class = 'limit', attempts = j.attempts - 1, lease_until = NULL,
+               reason = CASE WHEN j.lane <= 1 THEN 'the tokens of the day are used up' ELSE 'the tokens left today are kept for live orders' END,
                next_attempt_at = (SELECT least(b.reset_at, v_now + interval '5 minutes') FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day')
          WHERE j.id = ANY (v_drop);
     END IF;

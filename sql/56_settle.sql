@@ -195,6 +195,18 @@ END
 $$;
 COMMENT ON FUNCTION _settle_accepted(_result[]) IS 'Books what Pipedrive accepted: links, lines, options, changes, and who waited for them.';
 
+CREATE FUNCTION _pipedrive_closed(p_outcome text, p_wait_ms bigint, p_error text) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    UPDATE budgets b
+       SET blocked_until = CASE p_outcome WHEN 'daily' THEN coalesce(clock_timestamp() + make_interval(secs => p_wait_ms / 1000.0), least(b.reset_at, clock_timestamp() + interval '10 minutes'))
+                                          WHEN 'auth' THEN clock_timestamp() + interval '10 minutes' ELSE clock_timestamp() + interval '45 minutes' END,
+           blocked_reason = _plain_reason(p_outcome, NULL, NULL, p_error),
+           remaining = CASE WHEN p_outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END
+     WHERE b.side = 'pipedrive' AND b.kind = 'day' $$;
+COMMENT ON FUNCTION _pipedrive_closed(text, bigint, text) IS 'Pipedrive refuses everything (daily, auth, blocked): nothing is sent for a while, and status says why. resume() ends it.';
+
 CREATE FUNCTION _settle_refused(p_results _result[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -226,12 +238,7 @@ BEGIN
             INSERT INTO budgets AS b (side, division, kind, blocked_until, blocked_reason) VALUES ('pipedrive', 0, 'creates', v_now + interval '1 hour', v_bad.error)
             ON CONFLICT (side, division, kind) DO UPDATE SET blocked_until = excluded.blocked_until, blocked_reason = excluded.blocked_reason;
         ELSE
-            UPDATE budgets b
-               SET blocked_until = CASE v_bad.outcome WHEN 'daily' THEN coalesce(v_now + make_interval(secs => v_bad.wait_ms / 1000.0), least(b.reset_at, v_now + interval '10 minutes'))
-                                                      WHEN 'auth' THEN v_now + interval '10 minutes' ELSE v_now + interval '45 minutes' END,
-                   blocked_reason = _plain_reason(v_bad.outcome, NULL, NULL, v_bad.error),
-                   remaining = CASE WHEN v_bad.outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END
-             WHERE b.side = 'pipedrive' AND b.kind = 'day';
+            PERFORM _pipedrive_closed(v_bad.outcome, v_bad.wait_ms, v_bad.error);
         END IF;
     END LOOP;
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok') THEN

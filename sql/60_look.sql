@@ -32,14 +32,15 @@ BEGIN
         WHEN 'organizations' THEN '/api/v2/organizations?limit=500&sort_by=id&custom_fields=' || v_codes
         WHEN 'products' THEN '/api/v2/products?limit=500&sort_by=id&custom_fields=' || v_codes
         WHEN 'deals' THEN '/api/v2/deals?limit=500&sort_by=id&custom_fields=' || v_codes
-             || CASE WHEN v.reason = 'scan' THEN '&pipeline_id=' || (SELECT min(s.pipeline_id) FROM pipedrive_stages s) ELSE '' END
+             -- Deals that are known by a field of another integration may stand in any pipeline.
+             || CASE WHEN v.reason = 'scan' AND NOT EXISTS (SELECT FROM adoption_fields a WHERE a.kind = 'deal') THEN '&pipeline_id=' || (SELECT min(s.pipeline_id) FROM pipedrive_stages s) ELSE '' END
         WHEN 'archived_deals' THEN '/api/v2/deals/archived?limit=500&sort_by=id&custom_fields=' || v_codes
         WHEN 'lines' THEN '/api/v2/deals/products?limit=500&deal_ids=' || array_to_string(v.deal_ids, ',')
         WHEN 'discounts' THEN '/api/v2/deals/' || v.deal_ids[1] || '/discounts'
         WHEN 'options' THEN '/api/v2/productFields/' || (SELECT f.code FROM pipedrive_fields f WHERE f.entity = 'product' AND f.purpose = 'item_group')
         END
         || CASE WHEN v_since IS NOT NULL AND v.what IN ('organizations', 'products', 'deals') THEN '&updated_since=' || v_since ELSE '' END
-        || CASE WHEN v.cursor IS NOT NULL THEN '&cursor=' || v.cursor ELSE '' END;
+        || CASE WHEN v.cursor IS NOT NULL THEN '&cursor=' || _url_component(v.cursor) ELSE '' END;
     RETURN NEXT;
 END
 $$;
@@ -123,6 +124,11 @@ BEGIN
         INSERT INTO sync_changes (kind, division, exact_id, operation, pipedrive_id, new_value)
         SELECT p_kind, a.division, a.exact_id, 'adopt', a.pipedrive_id, a.sent FROM adopted a
         RETURNING 1
+    ), followed AS (
+        -- Also those that no order waits for follow Exact from now on.  Deals older than what is sent are left as they are.
+        INSERT INTO job_signals (kind, division, exact_id, reason)
+        SELECT p_kind, a.division, a.exact_id, 'adopted' FROM adopted a
+         WHERE p_kind <> 'deal' AND NOT EXISTS (SELECT FROM jobs j WHERE j.kind = p_kind AND j.division = a.division AND j.exact_id = a.exact_id)
     ), met AS (
         DELETE FROM job_needs n USING adopted a WHERE n.kind = p_kind AND n.division = a.division AND n.exact_id = a.exact_id RETURNING n.job_id
     ), freed AS (

@@ -90,7 +90,7 @@ BEGIN
     END IF;
     IF NOT _setup_done(p_run, 'pipelines') THEN
         SELECT s.cursor INTO v_cursor FROM setup_steps s WHERE s.run_id = p_run AND s.step = 'pipelines';
-        step := 'pipelines'; path := '/api/v2/pipelines?limit=500' || coalesce('&cursor=' || v_cursor, ''); tokens := 5; note := 'pipelines'; RETURN NEXT; RETURN;
+        step := 'pipelines'; path := '/api/v2/pipelines?limit=500' || coalesce('&cursor=' || _url_component(v_cursor), ''); tokens := 5; note := 'pipelines'; RETURN NEXT; RETURN;
     END IF;
     IF v_pipeline IS NULL THEN
         step := 'make_pipeline'; method := 'POST'; path := '/api/v2/pipelines'; tokens := 5; body := jsonb_build_object('name', setting('pipeline'))::text;
@@ -98,7 +98,7 @@ BEGIN
     END IF;
     IF NOT _setup_done(p_run, 'stages') THEN
         SELECT s.cursor INTO v_cursor FROM setup_steps s WHERE s.run_id = p_run AND s.step = 'stages';
-        step := 'stages'; path := '/api/v2/stages?limit=500&pipeline_id=' || v_pipeline || coalesce('&cursor=' || v_cursor, ''); tokens := 5; note := 'stages'; RETURN NEXT; RETURN;
+        step := 'stages'; path := '/api/v2/stages?limit=500&pipeline_id=' || v_pipeline || coalesce('&cursor=' || _url_component(v_cursor), ''); tokens := 5; note := 'stages'; RETURN NEXT; RETURN;
     END IF;
     -- order_nr cannot be written (pipedrive 12): stages are made in the wanted order.
     SELECT * INTO v_stage FROM pipedrive_stages s WHERE s.stage_id IS NULL ORDER BY s.order_nr LIMIT 1;
@@ -109,7 +109,7 @@ BEGIN
     FOREACH v_entity IN ARRAY ARRAY['deal', 'organization', 'product'] LOOP
         IF NOT _setup_done(p_run, v_entity || '_fields') THEN
             SELECT s.cursor INTO v_cursor FROM setup_steps s WHERE s.run_id = p_run AND s.step = v_entity || '_fields';
-            step := v_entity || '_fields'; path := '/api/v2/' || v_entity || 'Fields?limit=500' || coalesce('&cursor=' || v_cursor, ''); tokens := 10;
+            step := v_entity || '_fields'; path := '/api/v2/' || v_entity || 'Fields?limit=500' || coalesce('&cursor=' || _url_component(v_cursor), ''); tokens := 10;
             note := v_entity || ' fields'; RETURN NEXT; RETURN;
         END IF;
         SELECT * INTO v_field FROM pipedrive_fields f WHERE f.entity = v_entity AND f.code IS NULL ORDER BY f.purpose LIMIT 1;

@@ -8,7 +8,7 @@
 
 CREATE FUNCTION _is_loopback_ok(p_url text, p_allowed text) RETURNS boolean
     LANGUAGE sql STABLE
-    AS $$ SELECT p_url ~ p_allowed OR (p_url ~ '^http://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?$'
+    AS $$ SELECT p_url ~ p_allowed OR (p_url ~ '^http://(127[.]0[.]0[.]1|localhost|[[]::1[]])(:[0-9]{1,5})?$'
                                        AND coalesce(current_setting('exact_pd_sync.allow_insecure_http', true), 'off')::boolean) $$;
 COMMENT ON FUNCTION _is_loopback_ok(text, text) IS 'Is this one of the known hosts, or loopback while exact_pd_sync.allow_insecure_http is on?';
 
@@ -31,7 +31,7 @@ BEGIN
     IF client_id IS NULL OR client_secret IS NULL OR redirect_uri IS NULL OR base_url IS NULL THEN
         RAISE EXCEPTION 'client_id, client_secret, redirect_uri and base_url are needed' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    IF NOT _is_loopback_ok(rtrim(base_url, '/'), '^https://start\.exactonline\.(nl|be|de|co\.uk|com|es|fr)$') THEN
+    IF NOT _is_loopback_ok(rtrim(base_url, '/'), '^https://start[.]exactonline[.](nl|be|de|co[.]uk|com|es|fr)$') THEN
         RAISE EXCEPTION '"%" is not a site of Exact Online', base_url
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'The refresh token is sent there, so only known sites are taken.',
                   HINT = 'Use https://start.exactonline.nl, .be, .de, .co.uk, .com, .es or .fr.';
@@ -64,7 +64,7 @@ BEGIN
     INSERT INTO exact_consent AS c (state, oauth_state, oauth_state_at) VALUES ('auth_required', v_state, clock_timestamp())
     ON CONFLICT (only_row) DO UPDATE SET oauth_state = excluded.oauth_state, oauth_state_at = excluded.oauth_state_at;
     RETURN format('%s/api/oauth2/auth?client_id=%s&redirect_uri=%s&response_type=code&state=%s&force_login=0', v_app.base_url, v_app.client_id,
-                  replace(replace(replace(replace(v_app.redirect_uri, '%', '%25'), ':', '%3A'), '/', '%2F'), '?', '%3F'), v_state);
+                  _url_component(v_app.redirect_uri), v_state);
 END
 $$;
 COMMENT ON FUNCTION exact_authorize_url() IS 'The address a person with rights in the division opens in a browser to give consent; the browser then comes back to the redirect URI with a code for exact_authorize().';
@@ -100,7 +100,7 @@ BEGIN
     IF api_token IS NULL OR base_url IS NULL THEN
         RAISE EXCEPTION 'api_token and base_url are needed' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    IF NOT _is_loopback_ok(rtrim(base_url, '/'), '^https://[a-z0-9][a-z0-9-]{0,62}\.pipedrive\.com$') THEN
+    IF NOT _is_loopback_ok(rtrim(base_url, '/'), '^https://[a-z0-9][a-z0-9-]{0,62}[.]pipedrive[.]com$') THEN
         RAISE EXCEPTION '"%" is not a company address of Pipedrive', base_url
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use https://COMPANY.pipedrive.com.';
     END IF;

@@ -574,6 +574,9 @@ epds_delivery_main(void)
 		{
 			looked_at = now;
 			d->take_not_before = woken ? 0 : d->take_not_before;
+			/* a look that could not be paid for: perhaps it can now */
+			if (woken && d->look.wanted && !d->look.booked)
+				d->look.not_before = 0;
 		}
 		wait_ms = turn(d, look_around);
 		report(d);

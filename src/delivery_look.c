@@ -32,11 +32,10 @@
 
 /*
  * A look that meets a refusal of everything stops everything, as a call of a
- * job does.  Jobs have their stop in SQL; looks have no job.
+ * job does: in SQL, where people see it and resume() ends it.  This is for the
+ * case that not even that can be recorded.
  */
-#define LOOK_AUTH_MS 60000
-#define LOOK_DAILY_MS 600000
-#define LOOK_BLOCKED_MS 2700000
+#define LOOK_CLOSED_MS 600000
 
 /* The looks are paid from what is kept for live orders: nothing goes without. */
 #define LOOK_LANE 1
@@ -171,6 +170,44 @@ delivery_look_send(Delivery *d)
 	return -1;
 }
 
+/* Record that everything is refused. */
+static void
+look_closed_work(Delivery *d, void *arg)
+{
+	const PipedriveVerdict *verdict = (const PipedriveVerdict *) arg;
+	const char *args[3];
+
+	args[0] = epds_outcome_name(verdict->outcome);
+	args[1] = verdict->wait_ms >= 0 ?
+		psprintf(INT64_FORMAT, verdict->wait_ms) : NULL;
+	args[2] = epds_redact(verdict->error);
+	epds_sql("SELECT exact_pd_sync._pipedrive_closed($1, $2::bigint, $3)",
+			 3, args);
+}
+
+/*
+ * look_closed
+ *		Nothing leaves until the gate opens again.
+ */
+static void
+look_closed(Delivery *d, const PipedriveVerdict *verdict)
+{
+	bool		durable = false;
+	ErrorData  *error = delivery_block(d, d->scratch, &durable,
+									   look_closed_work, (void *) verdict);
+
+	d->may_send = false;
+	if (error != NULL)
+	{
+		delivery_log_error(error, "recording that Pipedrive refuses everything");
+		epds_pace_snooze(&d->pace, LOOK_CLOSED_MS);
+	}
+	ereport(LOG,
+			(errmsg("delivery worker: could not look up what is at Pipedrive: %s",
+					epds_redact(verdict->error)),
+			 errdetail("Nothing is sent until Pipedrive accepts requests again.")));
+}
+
 /*
  * look_refused
  *		What follows from an outcome other than OK.
@@ -181,14 +218,10 @@ look_refused(Delivery *d, const PipedriveVerdict *verdict)
 	switch (verdict->outcome)
 	{
 		case EPDS_OUTCOME_AUTH:
-			epds_pace_snooze(&d->pace, LOOK_AUTH_MS);
-			break;
 		case EPDS_OUTCOME_DAILY:
-			epds_pace_snooze(&d->pace, Max(verdict->wait_ms, LOOK_DAILY_MS));
-			break;
 		case EPDS_OUTCOME_BLOCKED:
-			epds_pace_snooze(&d->pace, LOOK_BLOCKED_MS);
-			break;
+			look_closed(d, verdict);
+			return;
 		case EPDS_OUTCOME_BURST:
 			/* the silence it asked for is kept already */
 			return;

@@ -126,6 +126,7 @@ force_settings(void)
 		{"standard_conforming_strings", "on"},
 		/* many short statements: compiling them costs more than it gives */
 		{"jit", "off"},
+		{"exit_on_error", "off"},
 	};
 
 	for (size_t i = 0; i < lengthof(forced); i++)

@@ -201,13 +201,72 @@ last_number(const char *path)
 	return slash ? strtoull(slash + 1, NULL, 10) : 0;
 }
 
-/* A deal product, as the service shows it. */
+/*
+ * The number value of "key" in an object of a body that ends before end, as it
+ * is written; def if there is none.
+ */
 static void
-put_line(Buffer *out, uint64_t id, uint64_t deal, uint64_t product)
+number_of(const char *body, const char *end, const char *key, const char *def,
+		  char *dst, size_t size)
 {
-	putf(out, "{\"id\":%llu,\"deal_id\":%llu,\"product_id\":%llu,"
+	char		mark[64];
+	const char *p;
+	size_t		n;
+
+	snprintf(dst, size, "%s", def);
+	snprintf(mark, sizeof(mark), "\"%s\":", key);
+	p = body ? strstr(body, mark) : NULL;
+	if (p == NULL || p >= end)
+		return;
+	p += strlen(mark);
+	p += strspn(p, " ");
+	n = strspn(p, "-+.0123456789eE");
+	if (n > 0 && n < size)
+	{
+		memcpy(dst, p, n);
+		dst[n] = '\0';
+	}
+}
+
+/* Where the object that begins at p ends: behind its brace. */
+static const char *
+object_end(const char *p)
+{
+	bool		in_string = false;
+	int			depth = 0;
+
+	for (; *p != '\0'; p++)
+	{
+		if (in_string && *p == '\\' && p[1] != '\0')
+			p++;
+		else if (*p == '"')
+			in_string = !in_string;
+		else if (!in_string && *p == '{')
+			depth++;
+		else if (!in_string && *p == '}' && --depth == 0)
+			return p + 1;
+	}
+	return p;
+}
+
+/*
+ * A deal product, as the service shows it: what the object of the body says it
+ * is (the client compares), else something.
+ */
+static void
+put_line(Buffer *out, uint64_t id, uint64_t deal, const char *body,
+		 const char *end)
+{
+	char		product[32];
+	char		price[64];
+	char		quantity[64];
+
+	number_of(body, end, "product_id", "1", product, sizeof(product));
+	number_of(body, end, "item_price", "1", price, sizeof(price));
+	number_of(body, end, "quantity", "1", quantity, sizeof(quantity));
+	putf(out, "{\"id\":%llu,\"deal_id\":%llu,\"product_id\":%s,"
 		 "\"product_variation_id\":null,\"name\":\"Product\","
-		 "\"item_price\":1,\"quantity\":1,\"sum\":1,\"currency\":\"EUR\","
+		 "\"item_price\":%s,\"quantity\":%s,\"sum\":1,\"currency\":\"EUR\","
 		 "\"tax\":0,\"tax_method\":\"none\",\"discount\":0,"
 		 "\"discount_type\":\"percentage\",\"is_enabled\":true,"
 		 "\"comments\":\"\",\"order_nr\":10,"
@@ -215,8 +274,8 @@ put_line(Buffer *out, uint64_t id, uint64_t deal, uint64_t product)
 		 "\"billing_frequency_cycles\":null,\"billing_start_date\":null,"
 		 "\"add_time\":\"2026-03-15T02:11:10Z\","
 		 "\"update_time\":\"2026-03-15T02:11:10Z\"}",
-		 (unsigned long long) id, (unsigned long long) deal,
-		 (unsigned long long) product);
+		 (unsigned long long) id, (unsigned long long) deal, product, price,
+		 quantity);
 }
 
 /* A deal, organization or product, with the weight of a real one. */
@@ -242,19 +301,19 @@ put_record(Buffer *out, uint64_t id)
 static void
 put_bulk(Buffer *out, const Request *request, uint64_t deal)
 {
-	const char *p = request->body ? request->body : "";
+	const char *p = request->body ? strchr(request->body, '[') : NULL;
 	bool		first = true;
 
 	putf(out, "[");
-	while ((p = strstr(p, "\"product_id\"")) != NULL)
+	while (p != NULL && (p = strchr(p, '{')) != NULL)
 	{
-		p += strlen("\"product_id\"");
-		while (*p == ' ' || *p == ':')
-			p++;
+		const char *end = object_end(p);
+
 		if (!first)
 			putf(out, ",");
 		first = false;
-		put_line(out, next_id++, deal, strtoull(p, NULL, 10));
+		put_line(out, next_id++, deal, p, end);
+		p = end;
 	}
 	putf(out, "]");
 }
@@ -408,7 +467,8 @@ put_data(Buffer *out, const Request *request)
 	if (strcmp(request->method, "PATCH") == 0)
 	{
 		if (of_line)
-			put_line(out, last_number(request->path), deal, 1);
+			put_line(out, last_number(request->path), deal, request->body,
+					 request->body + request->body_len);
 		else
 			put_record(out, last_number(request->path));
 		return of_line ? KIND_LINE_UPDATE : KIND_RECORD_UPDATE;
@@ -436,13 +496,8 @@ put_data(Buffer *out, const Request *request)
 	}
 	if (of_line)
 	{
-		const char *product = request->body ?
-			strstr(request->body, "\"product_id\"") : NULL;
-
-		if (product != NULL)
-			product += strcspn(product, "0123456789");
-		put_line(out, next_id++, deal,
-				 product ? strtoull(product, NULL, 10) : 0);
+		put_line(out, next_id++, deal, request->body,
+				 request->body + request->body_len);
 		return KIND_LINE_ADD;
 	}
 	put_record(out, next_id++);

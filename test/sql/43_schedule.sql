@@ -13,8 +13,8 @@ SELECT count(*) AS needs_seconds FROM schedule_jobs WHERE schedule ~ 'second';
 
 -- pg_cron lives elsewhere: the statements to run there.
 SET LOCAL client_min_messages = error;
-SELECT replace(s, format('%L', current_user), '''USER''') FROM schedule() s ORDER BY s;
-SELECT * FROM unschedule() ORDER BY 1;
+SELECT replace(replace(s, format('%L', current_user), '''USER'''), current_database(), 'DATABASE') FROM schedule() s ORDER BY 1;
+SELECT replace(u, current_database(), 'DATABASE') FROM unschedule() u ORDER BY 1;
 SELECT count(*) FROM schedule_list();
 SET LOCAL client_min_messages = warning;
 
@@ -27,19 +27,19 @@ CREATE FUNCTION cron.schedule_in_database(job_name text, schedule text, command 
     INSERT INTO cron.job (schedule, command, database, username, active, jobname) VALUES (schedule, command, database, coalesce(username, current_user), active, job_name) RETURNING jobid $$;
 CREATE FUNCTION cron.unschedule(job_id bigint) RETURNS boolean LANGUAGE sql AS $$ DELETE FROM cron.job WHERE jobid = job_id RETURNING true $$;
 INSERT INTO cron.job (schedule, command, database, username, active, jobname) VALUES ('0 3 * * *', 'VACUUM', current_database(), current_user, true, 'somebody else''s'), ('0 4 * * *', 'SELECT 1', 'another', current_user, true, 'exact_pd_sync poll_orders another');
-SELECT * FROM schedule() ORDER BY 1;
-SELECT jobname, schedule, command, database = current_database() AS here, username = current_user AS as_me, active FROM cron.job WHERE jobname LIKE 'exact%' ORDER BY jobname;
+SELECT replace(s, current_database(), 'DATABASE') FROM schedule() s ORDER BY 1;
+SELECT replace(jobname, current_database(), 'DATABASE') AS jobname, schedule, command, database = current_database() AS here, username = current_user AS as_me, active FROM cron.job WHERE jobname LIKE 'exact%' ORDER BY 1;
 -- Safe to repeat.
 SELECT count(*) FROM schedule();
 SELECT count(*) FROM cron.job;
-SELECT jobname FROM schedule_list() ORDER BY 1;
+SELECT replace(jobname, current_database(), 'DATABASE') AS jobname FROM schedule_list() ORDER BY 1;
 -- The worker's role runs them when there is one; nobody runs them twice.
 CREATE ROLE regress_cron_worker;
 SELECT set_config('exact_pd_sync.role', 'regress_cron_worker', true);
 SELECT count(*) FROM schedule();
 SELECT username, count(*) FROM cron.job WHERE database = current_database() AND jobname LIKE 'exact%' GROUP BY username;
 -- unschedule() removes exactly ours.
-SELECT * FROM unschedule() ORDER BY 1;
+SELECT replace(u, current_database(), 'DATABASE') FROM unschedule() u ORDER BY 1;
 SELECT jobname FROM cron.job ORDER BY 1;
 SELECT count(*) FROM unschedule();
 ROLLBACK;

@@ -120,6 +120,9 @@ unlike($out, qr/[^;]$/m, '... and returns whole statements');
 $t->sql($out);
 is($t->sql(q{SELECT jobname, schedule, command, database, username, active FROM cron.job WHERE database = 'other' ORDER BY jobname}),
 	expected_jobs('other', $user), '... which put its jobs there');
+$t->sql($t->sql(q{SET exact_pd_sync.role = 'sync_worker'; SELECT exact_pd_sync.schedule()}, db => 'other'));
+is($t->sql(q{SELECT count(*) || ' as ' || min(username) FROM cron.job WHERE database = 'other'}), '4 as sync_worker', '... for one user at a time');
+$t->sql($out);
 $history = run_jobs('other');
 like($history->{nightly}, qr/^succeeded/, 'they run in the other database');
 is($t->sql(q{SELECT count(*) FROM exact_pd_sync.unschedule()}), '4', 'unschedule() in this one');
