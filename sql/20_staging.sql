@@ -2,8 +2,8 @@
  * 20_staging.sql
  *		Staging: what Exact says, one typed table per entity, key (division, id).
  *
- * Filled by _stage_page() (25_stage_page.sql) alone.  Statement-level triggers
- * append to job_signals (40_queue.sql) and do nothing else.  Analysts read
+ * Filled by _stage_page() (27_stage_page.sql) alone.  Statement-level triggers
+ * append to job_signals (30_queue.sql) and do nothing else.  Analysts read
  * these tables; deleted records stay, marked by deleted_at.
  */
 

@@ -128,6 +128,7 @@ CREATE TABLE stale_headers (
 COMMENT ON TABLE stale_headers IS 'Orders of which a line changed and the header did not come along: whether progress always moves the header in its feed is not certain (exact-online 4.1), so the same poll reads it singly.';
 COMMENT ON COLUMN stale_headers.division IS 'Exact division.';
 COMMENT ON COLUMN stale_headers.order_id IS 'OrderID.';
+SELECT pg_catalog.pg_extension_config_dump('stale_headers', '');
 
 CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uuid
     LANGUAGE sql STABLE
@@ -307,8 +308,9 @@ BEGIN
     END IF;
     changed := 1;
     UPDATE divisions d SET division_move = v_new WHERE d.division = p_division;
-    IF v_old IS NULL AND NOT EXISTS (SELECT FROM feed_positions f WHERE f.division = p_division AND f.last_success < clock_timestamp() - interval '1 day') THEN
-        -- The first time we hear of it, in a young installation: nothing was read before it.
+    IF v_old IS NULL AND NOT EXISTS (SELECT FROM feed_positions f WHERE f.division = p_division AND f.last_success < clock_timestamp() - interval '1 day')
+       AND v_new <= (SELECT d.added_at AT TIME ZONE d.time_zone FROM divisions d WHERE d.division = p_division) THEN
+        -- The first time we hear of it, in a young installation, and it was before that: nothing was read before it.
         RETURN;
     END IF;
     -- Moved to another database: every rowversion is new.  All is read again and compared; nothing is deleted here.
@@ -525,7 +527,7 @@ BEGIN
     ELSIF p_feed = 'stale_headers' THEN
         DELETE FROM stale_headers h WHERE h.division = p_division AND h.order_id = ANY (v_asked);
     ELSIF p_feed = 'deferred_lines' THEN
-        UPDATE exact_sales_orders o SET lines_deferred = false
+        UPDATE exact_sales_orders o SET lines_deferred = false, changed_at = clock_timestamp()
          WHERE o.division = p_division AND o.id = ANY (v_asked) AND o.lines_deferred;
     END IF;
     UPDATE feed_positions SET asked_keys = NULL WHERE division = p_division AND feed = p_feed;

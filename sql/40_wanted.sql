@@ -120,7 +120,7 @@ SELECT o.division, o.id AS exact_id, st.deal_status, st.lost_reason,
        -- Newest first; what the order needs sorts just before it.
        4 * (date '2100-01-01' - coalesce(o.order_date, date '2000-01-01'))::bigint + 3 AS priority,
        (o.order_date IS NULL OR o.order_date >= coalesce(d.send_since, (today(o.division) - interval '12 months')::date)
-        OR coalesce(st.deal_status, 'open') = 'open') AND o.deleted_at IS NULL AS in_window
+        OR coalesce(st.deal_status, 'open') = 'open') AND o.deleted_at IS NULL AND NOT o.lines_deferred AS in_window
   FROM exact_sales_orders o
   LEFT JOIN divisions d ON d.division = o.division
   LEFT JOIN LATERAL (

@@ -154,6 +154,9 @@ BEGIN
          WHERE f.entity = 'product' AND f.purpose = 'item_group' AND x->>'field_code' = f.code AND o->>'id' ~ '^[0-9]+$'
         ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
     END IF;
+    -- A field that somebody named and that is not there would let everything be made twice: say so.
+    SELECT format('field "%s" of %s was named for adoption and is not there: name the right one with name_adoption_field()', a.field_name, a.kind)
+      INTO v_said FROM adoption_fields a WHERE a.kind = p_entity AND a.field_code IS NULL;
     RETURN v_said;
 END
 $$;
@@ -240,8 +243,10 @@ BEGIN
         v_said := format('stage "%s" was made', v_data->>'name');
     ELSIF p_step LIKE '%\_fields' THEN
         v_entity := replace(p_step, '_fields', '');
-        PERFORM _setup_fields(p_run, v_entity, v_data);
-        IF v_cursor IS NULL THEN
+        v_said := _setup_fields(p_run, v_entity, v_data);
+        IF v_cursor IS NOT NULL THEN
+            v_said := NULL;
+        ELSE
             -- A key we know that no page showed: deleted by hand, or made anew with another type.
             UPDATE pipedrive_fields f SET state = 'gone', code = NULL
              WHERE f.entity = v_entity AND f.code IS NOT NULL

@@ -9,7 +9,7 @@ CREATE VIEW t.status AS SELECT part, state, since IS NOT NULL AS since, last_suc
 -- A new installation says what is missing, by itself.
 DELETE FROM parts; DELETE FROM instance; DELETE FROM divisions;
 SELECT * FROM t.status;
-INSERT INTO divisions (division, name, send_since) VALUES (100, 'Testbedrijf', '2020-01-01');
+INSERT INTO divisions (division, name, send_since, imported_at) VALUES (100, 'Testbedrijf', '2020-01-01', '2026-01-01 12:00+00');
 INSERT INTO instance (identity) VALUES (instance_identity()::jsonb);
 SELECT _token_stored(600, 'consent');
 SELECT * FROM t.status WHERE part IN ('exact consent', 'sending');

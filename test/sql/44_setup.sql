@@ -87,7 +87,7 @@ UPDATE t.remote_list SET data = '[{"field_code": "aaa", "field_name": "Orderdatu
 UPDATE t.remote_list SET data = '[{"field_code": "ddd", "field_name": "Artikelgroep", "field_type": "enum", "is_custom_field": true, "options": [{"id": 5, "label": "Tafel"}]}, {"field_code": "eee", "field_name": "Exact-ID", "field_type": "varchar", "is_custom_field": true}]' WHERE path = '/api/v2/productFields';
 UPDATE t.remote_list SET data = '[{"field_code": "fff", "field_name": "Debnr oud", "field_type": "varchar", "is_custom_field": true}]' WHERE path = '/api/v2/organizationFields';
 SELECT name_adoption_field('organization', 'Debnr oud'), name_adoption_field('deal', 'title'), name_adoption_field('product', 'Bestaat niet');
-SELECT step, body FROM t.setup() WHERE step LIKE 'make%';
+SELECT step, body, CASE WHEN step NOT LIKE 'make%' THEN said END AS said FROM t.setup() WHERE step LIKE 'make%' OR step LIKE '%fields';
 SELECT name, pipeline_id, stage_id, state FROM pipedrive_stages ORDER BY order_nr;
 SELECT purpose, state FROM t.fields WHERE entity = 'deal';
 SELECT * FROM pipedrive_options;

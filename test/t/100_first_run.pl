@@ -86,7 +86,7 @@ foreach my $order (@orders)
 	push @wrong, "$order->{OrderNumber}: date $deal->{fields}{Orderdatum}, $order->{OrderDate}"
 	  if $deal->{fields}{Orderdatum} ne substr($order->{OrderDate}, 0, 10);
 
-	# the rules of DESIGN, worked out once more
+	# the default rules (README.md), worked out once more
 	my $status =
 		$order->{Status} == 45 ? 'lost'
 	  : ($order->{InvoiceStatus} // 0) == 21 ? 'won'

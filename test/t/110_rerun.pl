@@ -39,12 +39,20 @@ nothing_for('a second full import', sub { $t->import_history; $t->poll });
 is($t->sql(q{SELECT changed FROM exact_pd_sync.sync_runs WHERE what = 'import_history' ORDER BY id DESC LIMIT 1}),
 	'0', '... in which no row was another one');
 
-# The sync feeds give everything again with new rowversions, content unchanged.
+# Exact moved the division: all rowversions are others, and lower; the content is the same.
 my $changed_at = $t->sql('SELECT max(changed_at) FROM exact_pd_sync.exact_sales_orders');
 $t->post('/exact/division_move');
-nothing_for('all rowversions new', sub { $t->poll });
+# it is looked for once a day
+$t->sql(q{UPDATE exact_pd_sync.feed_positions SET last_success = last_success - interval '1 day' WHERE feed = 'division'});
+nothing_for('a division that was moved', sub { $t->poll; $t->poll });
+is( $t->sql(q{SELECT max(rows) FROM (SELECT rows FROM exact_pd_sync.sync_runs WHERE what = 'poll_orders' ORDER BY id DESC LIMIT 2) r})
+	  >= $t->sql('SELECT count(*) FROM exact_pd_sync.exact_sales_order_lines'),
+	1, '... was read anew');
 is($t->sql('SELECT max(changed_at) FROM exact_pd_sync.exact_sales_orders'),
 	$changed_at, '... and the same content is no change');
+$t->patch('/exact/orders/' . ($t->numbers)[0], { your_ref => 'after the move' });
+my @after = $t->pipedrive_calls(sub { $t->poll; $t->settle });
+is(told(@after) =~ m,^PATCH \S+/deals/\d+ 5$,, 1, '... while a change after it arrives') or diag(told(@after));
 
 # Looking at everything on request compares, and sends nothing.
 nothing_for('resync of all deals',
