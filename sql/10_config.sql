@@ -268,11 +268,27 @@ BEGIN
     IF v_then = v_now THEN
         RETURN true;
     END IF;
-    -- A fail-over changes the timeline alone; an installation may wave it through.
-    RETURN (v_then - 'timeline') = (v_now - 'timeline')
+    -- A fail-over raises the timeline, on another file system; an installation may wave that through.
+    RETURN (v_then - 'timeline' - 'control_inode') = (v_now - 'timeline' - 'control_inode')
+       AND (v_now->>'timeline')::bigint > (v_then->>'timeline')::bigint
        AND coalesce(current_setting('exact_pd_sync.resume_after_promotion', true), 'off')::boolean;
 END
 $$;
+
+CREATE FUNCTION _note_promotion() RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF EXISTS (SELECT FROM instance i WHERE i.identity <> instance_identity()::jsonb) AND _instance_ok() THEN
+        UPDATE instance SET identity = instance_identity()::jsonb, confirmed_at = clock_timestamp(), confirmed_by = 'resume_after_promotion';
+        -- The last seconds before the promotion may be lost: what was made then is looked for before the next create.
+        DELETE FROM looks;
+        INSERT INTO job_signals (kind, reason) VALUES ('compare', 'promotion');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _note_promotion() IS 'After a fail-over that exact_pd_sync.resume_after_promotion waves through: notes the new identity and has everything compared and looked up again.';
 COMMENT ON FUNCTION _instance_ok() IS 'Is this the database that a person confirmed? False stops all outbound traffic.';
 
 CREATE TABLE credentials (

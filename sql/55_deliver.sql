@@ -107,6 +107,7 @@ DECLARE
     v_unknown  integer;
     v_again    integer;
 BEGIN
+    PERFORM _note_promotion();
     -- A former life announced these and did not book an answer: creates are looked up, the rest is worked out anew.
     UPDATE intents SET state = 'unknown' WHERE is_create AND state = 'announced';
     GET DIAGNOSTICS v_unknown = ROW_COUNT;
