@@ -209,7 +209,7 @@ class TestValidation(Case):
         for body in ({"title": 1}, {"title": "x", "value": "1"}, {"title": "x", "org_id": "8"}, {"title": "x", "is_archived": 1},
                      {"title": "x" * 256}, {}, {"title": ""}, {"title": "x", "add_time": "2026-01-01T00:00:00Z"},
                      {"title": "x", "won_time": "2026-01-01T00:00:00Z"}, {"title": "x", "lost_reason": "y"},
-                     {"title": "x", "org_id": 4711}, {"title": "x", "owner_id": 4711}, {"title": "x", "currency": "XXX"},
+                     {"title": "x", "org_id": 4711}, {"title": "x", "owner_id": 4711}, {"title": "x", "currency": "QQQ"},
                      {"title": "x", "expected_close_date": "2026-01-01T00:00:00Z"}, {"title": "x", "probability": 101},
                      {"title": "x", "visible_to": 7}, {"title": "x", "status": "deleted"}, {"title": "x", "value": True},
                      {"title": "x", "is_deleted": True}, {"title": "x", "value": 1e200}, ["title"]):

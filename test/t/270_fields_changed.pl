@@ -237,7 +237,7 @@ ok($t->wait_for(q{SELECT state || ': ' || detail FROM exact_pd_sync.status WHERE
 		'red: Pipedrive does not accept the API token; 1 jobs wait'), '... status is red');
 is(dead(), '', '... and no record is blamed for it');
 ($rc, $out, $err) = $t->try('CALL exact_pd_sync.setup_pipedrive()');
-like($err, qr/ERROR:  28000: .*401.*HINT: .*set_pipedrive_account/s, '... setup_pipedrive() is an error that says what to do');
+like($err, qr/ERROR:  28000: Pipedrive does not accept this account.*HINT: .*set_pipedrive_account/s, '... setup_pipedrive() is an error that says what to do');
 unlike("$err$out", qr/\Q$old\E/, '... without the token');
 @calls = $t->calls('pipedrive');
 cmp_ok(scalar(grep { ($_->{status} // 0) == 401 } @calls), '<=', 12, '... few calls are made in vain');

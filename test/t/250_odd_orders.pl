@@ -1,0 +1,1 @@
+# Odd orders: being written (orders of unusual size, sign and content).
