@@ -54,7 +54,8 @@ DECLARE
     v record;
 BEGIN
     SELECT * INTO v FROM _pipedrive_day();
-    IF v.blocked_until > clock_timestamp() THEN
+    -- A token that was refused is no limit: a person who tries it is told at once.
+    IF v.blocked_until > clock_timestamp() AND v.blocked_reason IS DISTINCT FROM _plain_reason('auth', NULL, NULL, NULL) THEN
         RETURN ceil(extract(epoch FROM v.blocked_until - clock_timestamp()) * 1000)::bigint;
     END IF;
     IF v.available < p_tokens THEN
@@ -526,7 +527,7 @@ BEGIN
 
     -- Nothing to do: the wanted state is what was sent.
     DELETE FROM jobs j
-     WHERE j.id IN (SELECT x.id FROM unnest(v_jobs) x) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+     WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
 
     UPDATE budgets b SET booked = b.booked + coalesce((SELECT sum(i.tokens) FROM intents i WHERE i.id > v_first), 0)
      WHERE b.side = 'pipedrive' AND b.kind = 'day';

@@ -294,12 +294,12 @@ BEGIN
 
     -- Done when nothing announced is left; what changed meanwhile is looked at again.
     UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now
-     WHERE j.id IN (SELECT r.job_id FROM unnest(p_results) r) AND j.state = 'sending'
+     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending'
        AND (j.dirty OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
             OR EXISTS (SELECT FROM unnest(p_results) r WHERE r.job_id = j.id AND r.outcome = 'not_sent'))
        AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
     DELETE FROM jobs j
-     WHERE j.id IN (SELECT r.job_id FROM unnest(p_results) r) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
 END
 $$;
 COMMENT ON FUNCTION _settle_jobs(_result[]) IS 'What becomes of the jobs: done, again, later, looked up, or a dead letter.';

@@ -153,6 +153,15 @@ BEGIN
           FROM pipedrive_fields f, jsonb_array_elements(p_rows) x, jsonb_array_elements(CASE WHEN jsonb_typeof(x->'options') = 'array' THEN x->'options' END) o
          WHERE f.entity = 'product' AND f.purpose = 'item_group' AND x->>'field_code' = f.code AND o->>'id' ~ '^[0-9]+$'
         ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
+        -- Options that a person removed are made anew, and their products get them back.
+        DELETE FROM pipedrive_options k
+         USING pipedrive_fields f, jsonb_array_elements(p_rows) x
+         WHERE f.entity = 'product' AND f.purpose = 'item_group' AND x->>'field_code' = f.code AND jsonb_typeof(x->'options') = 'array'
+           AND NOT EXISTS (SELECT FROM jsonb_array_elements(x->'options') o WHERE o->>'id' = k.option_id::text);
+        IF FOUND THEN
+            INSERT INTO job_signals (kind, division, exact_id, reason) VALUES ('groups', 0, '00000000-0000-0000-0000-000000000000', 'options changed');
+            INSERT INTO job_signals (kind, reason) VALUES ('all_products', 'options changed');
+        END IF;
     END IF;
     -- A field that somebody named and that is not there would let everything be made twice: say so.
     SELECT format('field "%s" of %s was named for adoption and is not there: name the right one with name_adoption_field()', a.field_name, a.kind)

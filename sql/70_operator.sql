@@ -107,6 +107,9 @@ BEGIN
     PERFORM configure('pipedrive_base_url', rtrim(base_url, '/'));
     PERFORM store_secret('pipedrive_api_token', api_token);
     UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive' AND blocked_until IS NOT NULL;
+    -- What the old token kept waiting goes on at once.
+    INSERT INTO job_signals (kind, reason, argument)
+    SELECT 'replay', 'account set', '{"class": "auth"}' WHERE EXISTS (SELECT FROM jobs j WHERE j.class = 'auth');
     PERFORM _first_instance();
     PERFORM wake_worker('delivery');
 END

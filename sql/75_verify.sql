@@ -129,7 +129,9 @@ BEGIN
         IF v.status <> 200 OR v_body IS NULL THEN
             state := CASE WHEN v.probe LIKE 'feed:%' AND (SELECT f.optional FROM feed_definitions f WHERE 'feed:' || f.feed = v.probe) THEN 'warning' ELSE 'error' END;
             detail := coalesce(v.error, left(v.bodies->>0, 300), 'no answer') || CASE WHEN v.status > 0 THEN format(' (status %s)', v.status) ELSE '' END;
-            hint := CASE WHEN v.status = 401 AND v.probe LIKE 'pd%' THEN 'enter the API token again: set_pipedrive_account()'
+            hint := CASE WHEN v.status = 0 AND v.probe NOT LIKE 'pd%' AND (SELECT c.state FROM exact_consent c) IS DISTINCT FROM 'ok' THEN 'a person must consent: open exact_authorize_url(), then CALL exact_authorize()'
+                         WHEN v.status = 0 AND v.error LIKE 'there is no access token%' THEN 'CALL exact_pd_sync.poll_customers() asks for one; then verify() again'
+                         WHEN v.status = 401 AND v.probe LIKE 'pd%' THEN 'enter the API token again: set_pipedrive_account()'
                          WHEN v.status = 401 THEN 'open exact_authorize_url() again: the consent is gone or the user has no rights in this division'
                          WHEN v.status = 403 THEN 'the app lacks the scope, or the user the right: ask for it at Exact, then consent again'
                          WHEN v.status = 400 AND v.probe LIKE 'feed:%lines' THEN 'the first poll leaves the optional fields out by itself'

@@ -129,8 +129,8 @@ epds_throw_other_site(const char *url)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_ERROR),
-			 errmsg("Exact Online refers to another site for the next page"),
-			 errdetail("The page is at \"%s\".", epds_one_line(url, 100)),
+			 errmsg("Exact Online refers to another site for the next page: \"%s\"",
+					epds_one_line(url, 100)),
 			 errhint("The token is sent to the configured site only. If the company moved to another site, run SELECT exact_pd_sync.set_exact_app(…).")));
 }
 

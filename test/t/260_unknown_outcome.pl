@@ -15,7 +15,6 @@ use lib $FindBin::RealBin;
 use EpdsAgree;
 use EpdsTest;
 use JSON::PP ();
-use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
@@ -29,6 +28,7 @@ my $t = EpdsTest->new(
 	switches => { burst_limit => 0 },
 	conf => "restart_after_crash = on\nexact_pd_sync.poll_interval = '200ms'\n");
 ok($t->first_run, 'the first run is through');
+my $position = $t->log_position;
 
 # The calls that make something, and the lists that tell whether it was made.
 my %post = (
@@ -139,7 +139,7 @@ sub looked_first
 	my @told;
 	my $lost = 0;
 	my $looks = 0;
-	foreach my $call (@calls)
+	foreach my $call (grep { $_->{method} ne 'GET' || ($_->{note} // '') !~ /^fault/ } @calls)
 	{
 		if ($call->{method} eq 'GET' && $call->{path} =~ $list{$kind})
 		{
@@ -233,6 +233,36 @@ is(posts('deal', @calls), 3, 'three lost deals: each was made once');
 nothing_is_searched('three lost deals', @calls);
 $t->clear_faults;
 
+# A list that cannot be read says nothing: it is read again before anything is made.
+$t->fault(side => 'pipedrive', method => 'GET', path => 'v2/deals\?', action => { status => 503 });
+lose('a lost deal, and a list that fails', { drop => JSON::PP::true }, sub { order_for('deal') }, 'deal');
+
+# A change or deletion that is repeated does no harm, so nothing is read: what is
+# gone already is what was wanted.
+my ($changed, $shortened) = map { order_for($_) } qw(deal bulk);
+$t->poll;
+ok($t->settle, 'two orders more');
+my @lost_changes = (
+	[ PATCH => 'v2/deals/[0-9]+$', $changed, sub { $t->patch("/exact/orders/$changed", { delivery_status => 21 }) } ],
+	[ DELETE => 'deals/[0-9]+/products', $shortened, sub { $t->delete("/exact/orders/$shortened/lines/6") } ]);
+foreach my $lost (@lost_changes)
+{
+	my ($method, $path, $number, $change) = @$lost;
+	my $name = "a lost $method";
+	$t->fault(side => 'pipedrive', method => $method, path => $path, action => { %executed, drop => JSON::PP::true });
+	my @calls = $t->pipedrive_calls(
+		sub {
+			$change->();
+			$t->poll;
+			ok($t->wait_for(q{SELECT count(*) = 1 FROM exact_pd_sync.jobs WHERE state = 'waiting'}), "$name: is tried again later");
+			# later is now
+			$t->sql(q{UPDATE exact_pd_sync.jobs SET next_attempt_at = now() WHERE state = 'waiting'});
+			all_sent($name);
+		});
+	is(join(' ', map { $_->{method} } @calls), "$method $method", "$name: it is sent again and nothing else");
+	$t->clear_faults;
+}
+
 # ----------
 note 'the worker ends with a call in flight';
 # ----------
@@ -324,10 +354,11 @@ foreach my $kind (qw(deal bulk))
 			all_sent($name);
 		});
 	is(posts($_, @calls), 1, "$name: $_: it was made once") foreach @all_at_once;
+	looked_first($name, $kind, @calls);
 	nothing_is_searched($name, @calls);
 	$t->clear_faults;
 }
-my @crashes = slurp_file($t->node->logfile) =~ /(was terminated by signal|PANIC|TRAP:)/g;
+my @crashes = $t->log_since($position) =~ /(was terminated by signal|PANIC|TRAP:)/g;
 is("@crashes", 'was terminated by signal was terminated by signal', 'no process crashed but those two');
 
 foreach my $kind (qw(organization deal bulk))
@@ -344,6 +375,7 @@ foreach my $kind (qw(organization deal bulk))
 			all_sent($name);
 		});
 	is(posts($_, @calls), 1, "$name: $_: it was made once") foreach @all_at_once;
+	looked_first($name, $kind, @calls);
 	nothing_is_searched($name, @calls);
 	$t->clear_faults;
 }
