@@ -9,6 +9,32 @@ CREATE FUNCTION status_text(p_code integer) RETURNS text
     AS $$ SELECT CASE p_code WHEN 12 THEN 'Open' WHEN 20 THEN 'Gedeeltelijk' WHEN 21 THEN 'Volledig' WHEN 45 THEN 'Geannuleerd' ELSE 'Code ' || p_code END $$;
 COMMENT ON FUNCTION status_text(integer) IS 'Dutch text for a status code of Exact (exact-online 5.1); an unknown code stays visible as "Code N".';
 
+/*
+ * The rules as functions, so that the views, verify() and status_coverage apply
+ * the very same ones.  They are inlined; no SET, or they would not be.
+ */
+CREATE FUNCTION _status_rule(p_status text, p_delivery text, p_invoice text) RETURNS TABLE (deal_status text, lost_reason text)
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
+    AS $$
+    SELECT r.deal_status, r.lost_reason FROM exact_pd_sync.status_rules r
+     WHERE r.deal_status IS NOT NULL
+       AND (r.status = '*' OR r.status IS NOT DISTINCT FROM p_status)
+       AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM p_delivery)
+       AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM p_invoice)
+     ORDER BY r.priority LIMIT 1 $$;
+COMMENT ON FUNCTION _status_rule(text, text, text) IS 'The deal status that status_rules give to a combination of Exact''s three codes; no row = no rule knows it.';
+
+CREATE FUNCTION _stage_rule(p_status text, p_delivery text, p_invoice text) RETURNS TABLE (stage text)
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1
+    AS $$
+    SELECT r.stage FROM exact_pd_sync.status_rules r
+     WHERE r.stage IS NOT NULL
+       AND (r.status = '*' OR r.status IS NOT DISTINCT FROM p_status)
+       AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM p_delivery)
+       AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM p_invoice)
+     ORDER BY r.priority LIMIT 1 $$;
+COMMENT ON FUNCTION _stage_rule(text, text, text) IS 'The stage that status_rules give to a combination of Exact''s three codes; no row = no rule knows it.';
+
 CREATE FUNCTION _url_component(p_text text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$

@@ -123,13 +123,7 @@ SELECT o.division, o.id AS exact_id, st.deal_status, st.lost_reason,
         OR coalesce(st.deal_status, 'open') = 'open') AND o.deleted_at IS NULL AND NOT o.lines_deferred AS in_window
   FROM exact_sales_orders o
   LEFT JOIN divisions d ON d.division = o.division
-  LEFT JOIN LATERAL (
-        SELECT r.deal_status, r.lost_reason FROM status_rules r
-         WHERE r.deal_status IS NOT NULL
-           AND (r.status = '*' OR r.status IS NOT DISTINCT FROM o.status::text)
-           AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM o.delivery_status::text)
-           AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM o.invoice_status::text)
-         ORDER BY r.priority LIMIT 1) st ON true;
+  LEFT JOIN LATERAL _status_rule(o.status::text, o.delivery_status::text, o.invoice_status::text) st ON true;
 COMMENT ON VIEW deal_lanes IS 'The deal status of an order by status_rules, whether it is sent at all, and how soon: lane 1 live, 2 open, 3 history.';
 COMMENT ON COLUMN deal_lanes.in_window IS 'Whether it is sent when it has no deal yet: young enough, or still open.';
 
@@ -175,13 +169,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
   JOIN order_sums s ON s.division = o.division AND s.order_id = o.id
  CROSS JOIN LATERAL (SELECT (SELECT x.pipedrive_id FROM links x WHERE x.kind = 'organization' AND x.division = o.division AND x.exact_id = o.ordered_by) AS pipedrive_id OFFSET 0) org
   JOIN deal_lanes st ON st.division = o.division AND st.exact_id = o.id
-  LEFT JOIN LATERAL (
-        SELECT r.stage FROM status_rules r
-         WHERE r.stage IS NOT NULL
-           AND (r.status = '*' OR r.status IS NOT DISTINCT FROM o.status::text)
-           AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM o.delivery_status::text)
-           AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM o.invoice_status::text)
-         ORDER BY r.priority LIMIT 1) sg ON true
+  LEFT JOIN LATERAL _stage_rule(o.status::text, o.delivery_status::text, o.invoice_status::text) sg ON true
   LEFT JOIN LATERAL (
         SELECT p.pipeline_id, p.stage_id, p.name FROM pipedrive_stages p
          WHERE p.name = sg.stage OR sg.stage IS NULL

@@ -171,11 +171,7 @@ BEGIN
         ELSIF v.probe = 'statuses' THEN
             FOR v_text, v_count, detail IN
                 SELECT format('%s / %s / %s', coalesce(x.s, 'null'), coalesce(x.d, 'null'), coalesce(x.i, 'null')), x.n,
-                       CASE WHEN (SELECT r.deal_status FROM status_rules r WHERE r.deal_status IS NOT NULL AND (r.status = '*' OR r.status IS NOT DISTINCT FROM x.s) AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM x.d) AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM x.i) ORDER BY r.priority LIMIT 1) IS NULL
-                              OR (SELECT r.stage FROM status_rules r WHERE r.stage IS NOT NULL AND (r.status = '*' OR r.status IS NOT DISTINCT FROM x.s) AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM x.d) AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM x.i) ORDER BY r.priority LIMIT 1) IS NULL
-                            THEN 'no rule'
-                            ELSE (SELECT r.deal_status FROM status_rules r WHERE r.deal_status IS NOT NULL AND (r.status = '*' OR r.status IS NOT DISTINCT FROM x.s) AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM x.d) AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM x.i) ORDER BY r.priority LIMIT 1)
-                                 || ', ' || (SELECT r.stage FROM status_rules r WHERE r.stage IS NOT NULL AND (r.status = '*' OR r.status IS NOT DISTINCT FROM x.s) AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM x.d) AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM x.i) ORDER BY r.priority LIMIT 1) END
+                       coalesce((SELECT d.deal_status FROM _status_rule(x.s, x.d, x.i) d) || ', ' || (SELECT g.stage FROM _stage_rule(x.s, x.d, x.i) g), 'no rule')
                   FROM (SELECT o->>'Status' AS s, o->>'DeliveryStatus' AS d, o->>'InvoiceStatus' AS i, count(*) AS n
                           FROM jsonb_array_elements_text(v.bodies) b, jsonb_array_elements(_page_rows(b::jsonb)) o GROUP BY 1, 2, 3) x
                  ORDER BY x.n DESC LOOP

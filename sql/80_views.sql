@@ -44,14 +44,8 @@ SELECT o.division, o.status, o.delivery_status, o.invoice_status, count(*) AS or
             WHEN o.delivery_status = 21 AND o.status = 21 AND o.invoice_status = 12 AND count(*) FILTER (WHERE o.order_date < today(o.division) - 30) > 0 THEN 'odd: delivered and complete, not invoiced for 30 days'
             ELSE 'ok' END AS verdict
   FROM exact_sales_orders o
-  LEFT JOIN LATERAL (SELECT r.deal_status FROM status_rules r
-         WHERE r.deal_status IS NOT NULL AND (r.status = '*' OR r.status IS NOT DISTINCT FROM o.status::text)
-           AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM o.delivery_status::text) AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM o.invoice_status::text)
-         ORDER BY r.priority LIMIT 1) st ON true
-  LEFT JOIN LATERAL (SELECT r.stage FROM status_rules r
-         WHERE r.stage IS NOT NULL AND (r.status = '*' OR r.status IS NOT DISTINCT FROM o.status::text)
-           AND (r.delivery_status = '*' OR r.delivery_status IS NOT DISTINCT FROM o.delivery_status::text) AND (r.invoice_status = '*' OR r.invoice_status IS NOT DISTINCT FROM o.invoice_status::text)
-         ORDER BY r.priority LIMIT 1) sg ON true
+  LEFT JOIN LATERAL _status_rule(o.status::text, o.delivery_status::text, o.invoice_status::text) st ON true
+  LEFT JOIN LATERAL _stage_rule(o.status::text, o.delivery_status::text, o.invoice_status::text) sg ON true
  WHERE o.deleted_at IS NULL
  GROUP BY o.division, o.status, o.delivery_status, o.invoice_status, st.deal_status, sg.stage;
 COMMENT ON VIEW status_coverage IS 'Every combination of Exact''s three status codes seen in staging, what the rules make of it, and the odd ones worth a look.';
