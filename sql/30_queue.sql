@@ -18,6 +18,7 @@ CREATE TABLE links (
     discount_sent  numeric,
     first_won_at   text,
     lines_unread   boolean NOT NULL DEFAULT false,
+    misreads       integer NOT NULL DEFAULT 0,
     gone_at        timestamptz,
     first_sent     timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_sent      timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -36,6 +37,7 @@ COMMENT ON COLUMN links.discount_key IS 'Deals: id of the one discount that clos
 COMMENT ON COLUMN links.discount_sent IS 'Deals: its amount.';
 COMMENT ON COLUMN links.first_won_at IS 'Deals: the won_time first sent; a deal won again keeps it.';
 COMMENT ON COLUMN links.lines_unread IS 'Deals: its lines at Pipedrive are not known and are read before anything is done to them.';
+COMMENT ON COLUMN links.misreads IS 'Deals: how often in a row an answer to added lines did not name what was sent. At three the job becomes a dead letter, so that nothing is added again and again.';
 COMMENT ON COLUMN links.gone_at IS 'Pipedrive answered that the record no longer exists. It is not made again by itself.';
 COMMENT ON COLUMN links.first_sent IS 'First sent or adopted.';
 COMMENT ON COLUMN links.last_sent IS 'Last sent.';

@@ -146,9 +146,14 @@ BEGIN
            SET pipedrive_id = excluded.pipedrive_id, product_id = excluded.product_id, quantity = excluded.quantity,
                item_price = excluded.item_price, discount = excluded.discount, comments = excluded.comments;
     END IF;
+    IF 'line_add' = ANY (v_done) THEN
+        UPDATE links l SET misreads = 0 FROM unnest(p_results) r
+         WHERE r.operation = 'line_add' AND r.outcome = 'ok' AND r.in_order
+           AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id AND l.misreads <> 0;
+    END IF;
     -- An answer in another order, or of another length, says nothing about which line is which: read back.
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)) THEN
-        UPDATE links l SET lines_unread = true FROM unnest(p_results) r
+        UPDATE links l SET lines_unread = true, misreads = l.misreads + CASE WHEN r.outcome = 'ok' THEN 1 ELSE 0 END FROM unnest(p_results) r
          WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)
            AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
     END IF;
@@ -291,6 +296,12 @@ BEGIN
           FROM worst w WHERE j.id = w.job_id;
     END IF;
     PERFORM _ask_looks() WHERE EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'unknown');
+
+    UPDATE jobs j SET state = 'dead', class = 'theirs', lease_until = NULL, updated_at = v_now,
+           reason = 'Pipedrive takes the lines of this deal and three times did not answer with what was sent; compare the deal with its order, then replay'
+     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r WHERE r.operation = 'line_add')) AND j.state = 'sending'
+       AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread AND l.misreads >= 3)
+       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
 
     -- Done when nothing announced is left; what changed meanwhile is looked at again.
     UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now

@@ -63,6 +63,7 @@ typedef struct Run
 	int64		id;
 	int			feeds;
 	int			failed;
+	bool		various;		/* the failures are not all the same */
 	ErrorData  *first;			/* of the failures */
 	StringInfoData failures;	/* one line each */
 } Run;
@@ -444,7 +445,10 @@ add_failure(Run *run, const Feed *feed, ErrorData *error)
 	if (run->failed++ == 0)
 		run->first = error;
 	else
+	{
+		run->various |= strcmp(run->first->message, error->message) != 0;
 		appendStringInfoChar(&run->failures, '\n');
+	}
 	if (feed != NULL && strstr(error->message, feed->name) == NULL)
 		appendStringInfo(&run->failures, "%s of division %d: ", feed->name,
 						 feed->division);
@@ -597,6 +601,18 @@ throw_failures(const Run *run)
 							first->context ? first->context : "",
 							first->context ? "\n" : "",
 							run->what, (long long) run->id)));
+
+	/* one cause, such as a limit: with all that is known of it */
+	if (!run->various)
+		ereport(ERROR,
+				(errcode(first->sqlerrcode),
+				 errmsg("%s", first->message),
+				 errdetail("%s%s%d of %d feeds were not read.",
+						   first->detail ? first->detail : "",
+						   first->detail ? " " : "", run->failed, run->feeds),
+				 first->hint ? errhint("%s", first->hint) : 0,
+				 errcontext("procedure %s, run %lld", run->what,
+							(long long) run->id)));
 	ereport(ERROR,
 			(errcode(first->sqlerrcode),
 			 errmsg("%s could not read %d of %d feeds", run->what, run->failed,
@@ -697,8 +713,12 @@ epds_poll_all(PG_FUNCTION_ARGS)
 		all.feeds += run.feeds;
 		if (run.failed == 0)
 			continue;
+		all.various |= run.various;
 		if (all.failed > 0)
+		{
+			all.various |= strcmp(all.first->message, run.first->message) != 0;
 			appendStringInfoChar(&all.failures, '\n');
+		}
 		else
 			all.first = run.first;
 		appendStringInfoString(&all.failures, run.failures.data);

@@ -566,6 +566,8 @@ class Control:
         limits.windows()
         limits.day_calls = body.get("day_used", limits.day_calls)
         limits.minute_calls = body.get("minute_used", limits.minute_calls)
+        if "minute_used" in body:
+            limits.minute_refused = False
         if body.get("unblock"):
             limits.blocked.clear()
             limits.errors.clear()

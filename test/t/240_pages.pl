@@ -275,11 +275,11 @@ foreach my $form ('own', 'all')
 	business();
 	$t->post('/exact/limits', { day_used => 5000 });
 	my @calls = $t->exact_calls(sub { ($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_all()') });
-	like($err, qr/ERROR:  53400: .*allows no calls until/s, "the day is spent (headers: $form): the run says until when");
-	like($err, qr/HINT: .*Nothing is lost/, '... and that nothing is lost');
+	like($err, qr/ERROR:  53400: the daily calls of Exact division \d+ are used up\nDETAIL: .*start anew at 20\d\d-.*HINT: .*Nothing is lost/s,
+		"the day is spent (headers: $form): the run says until when, and that nothing is lost");
 	is(scalar @calls, 1, '... after one refusal');
 	@calls = $t->exact_calls(sub { ($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_orders()') });
-	like($err, qr/ERROR:  53400: .*the daily calls of Exact division \d+ are used up/s, '... the next run knows');
+	like($err, qr/ERROR:  53400: the daily calls of Exact division \d+ are used up\n/, '... the next run knows');
 	is(scalar @calls, 0, '... and asks nothing');
 	$t->token_age(86400);
 	$t->sql(q{UPDATE exact_pd_sync.budgets SET reset_at = clock_timestamp() - interval '1 s' WHERE side = 'exact'});
