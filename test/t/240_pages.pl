@@ -106,7 +106,7 @@ sub broken_run
 		$feed_of{ $kinds[$i] } = $feed->[0];
 	}
 	my $before = positions();
-	my ($rc, $out, $err) = $t->try("SET exact_pd_sync.http_timeout = '2s';\nCALL exact_pd_sync.poll_all()");
+	my ($rc, $out, $err) = $t->try("SET exact_pd_sync.http_timeout = '1s';\nCALL exact_pd_sync.poll_all()");
 	my $told = @kinds > 1 ? 'poll_all could not read ' . @kinds . ' of \d+ feeds' : 'could not read feed';
 	like($err, qr/ERROR:  [0-9A-Z]{5}: $told/, scalar(@kinds) . ' feeds stay broken: the run is an error');
 	foreach my $kind (@kinds)
