@@ -44,6 +44,7 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
     ('burst_limit', NULL, '^[0-9]{1,9}$', 'Requests per 2 seconds when the answers do not tell; 0 = none'),
     ('deal_capacity', NULL, '^[0-9]{1,9}$', 'How many deals the Pipedrive plan holds (plan x seats); used to warn and to refuse history beyond 80 percent'),
     ('history_capacity_percent', '80', '^[0-9]{1,3}$', 'History is no longer sent when this part of deal_capacity is in use'),
+    ('list_lag', '5', '^[0-9]{1,3}$', 'Seconds that a new record may take to appear in Pipedrive''s lists: so long a create without an answer waits before it is looked up'),
     ('max_attempts', '10', '^[0-9]{1,3}$', 'Attempts before a job that keeps failing becomes a dead letter'),
     ('retention_days', '90', '^[0-9]{1,4}$', 'How long api_calls, sync_runs and sync_changes are kept')
   ) AS d(name, default_value, pattern, meaning)

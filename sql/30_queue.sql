@@ -159,7 +159,8 @@ CREATE TABLE intents (
     is_create     boolean NOT NULL,
     line_ids      uuid[],
     state         text NOT NULL DEFAULT 'announced' CHECK (state IN ('announced', 'unknown')),
-    announced_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+    announced_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    unknown_at    timestamptz
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE intents IS 'Calls announced and not settled (law 4): committed before the call is made, removed in the transaction that books its answer. What is left after a crash is looked up before anything is created.';
 COMMENT ON COLUMN intents.id IS 'Number of the call.';
@@ -177,6 +178,7 @@ COMMENT ON COLUMN intents.is_create IS 'Repeating it blindly could make a second
 COMMENT ON COLUMN intents.line_ids IS 'Order lines it carries, in order.';
 COMMENT ON COLUMN intents.state IS 'announced, or unknown: sent without a readable answer.';
 COMMENT ON COLUMN intents.announced_at IS 'When it was announced.';
+COMMENT ON COLUMN intents.unknown_at IS 'When we stopped waiting for its answer.';
 CREATE INDEX intents_job ON intents (job_id);
 CREATE INDEX intents_unknown ON intents (kind) WHERE state = 'unknown';
 
@@ -203,7 +205,8 @@ CREATE TABLE looks (
     rows        integer NOT NULL DEFAULT 0,
     adopted     integer NOT NULL DEFAULT 0,
     failures    integer NOT NULL DEFAULT 0,
-    last_error  text
+    last_error  text,
+    not_before  timestamptz
 );
 COMMENT ON TABLE looks IS 'Lists read from Pipedrive to find what is already there: the scan before the first create, the short list after a server start, unknown outcomes, lines to read back.';
 COMMENT ON COLUMN looks.id IS 'Number.';
@@ -218,6 +221,7 @@ COMMENT ON COLUMN looks.rows IS 'Records seen.';
 COMMENT ON COLUMN looks.adopted IS 'Records adopted.';
 COMMENT ON COLUMN looks.failures IS 'Failed tries in a row.';
 COMMENT ON COLUMN looks.last_error IS 'Last failure.';
+COMMENT ON COLUMN looks.not_before IS 'Not begun before: a record that was just made may be missing in lists for a moment (setting list_lag).';
 CREATE INDEX looks_open ON looks (id) WHERE done_at IS NULL;
 CREATE INDEX looks_done ON looks (what, done_at);
 

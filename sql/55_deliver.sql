@@ -110,7 +110,7 @@ DECLARE
 BEGIN
     PERFORM _note_promotion();
     -- A former life announced these and did not book an answer: creates are looked up, the rest is worked out anew.
-    UPDATE intents SET state = 'unknown' WHERE is_create AND state = 'announced';
+    UPDATE intents SET state = 'unknown', unknown_at = clock_timestamp() WHERE is_create AND state = 'announced';
     GET DIAGNOSTICS v_unknown = ROW_COUNT;
     DELETE FROM intents WHERE NOT is_create;
     UPDATE links l SET lines_unread = true
@@ -309,23 +309,25 @@ COMMENT ON FUNCTION _fold_signals(integer) IS 'Turns signals into jobs, many to 
 
 -- ---------------------------------------------------------- jobs → announced calls
 
-CREATE FUNCTION _ask_look(p_what text, p_reason text, p_since timestamptz, p_deals bigint[] DEFAULT NULL) RETURNS void
+CREATE FUNCTION _ask_look(p_what text, p_reason text, p_since timestamptz, p_deals bigint[] DEFAULT NULL, p_not_before timestamptz DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
-    INSERT INTO looks (what, reason, since, deal_ids)
-    SELECT p_what, p_reason, p_since, p_deals
-     WHERE p_deals IS NOT NULL OR NOT EXISTS (SELECT FROM looks k WHERE k.what = p_what AND k.done_at IS NULL AND k.cursor IS NULL AND k.rows = 0 AND (k.since IS NULL OR k.since <= p_since))
+    INSERT INTO looks (what, reason, since, deal_ids, not_before)
+    SELECT p_what, p_reason, p_since, p_deals, p_not_before
+     WHERE p_deals IS NOT NULL OR NOT EXISTS (SELECT FROM looks k WHERE k.what = p_what AND k.done_at IS NULL AND k.cursor IS NULL AND k.rows = 0 AND (k.since IS NULL OR k.since <= p_since)
+                                                 AND (p_not_before IS NULL OR coalesce(k.not_before, k.started_at) >= p_not_before))
     $$;
-COMMENT ON FUNCTION _ask_look(text, text, timestamptz, bigint[]) IS 'Asks for a list of Pipedrive to be read, unless one that is not begun yet covers it.';
+COMMENT ON FUNCTION _ask_look(text, text, timestamptz, bigint[], timestamptz) IS 'Asks for a list of Pipedrive to be read, unless one that is not begun yet covers it.';
 
 CREATE FUNCTION _ask_looks() RETURNS void
     LANGUAGE sql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
-    -- Clocks differ and lists lag a little: five minutes before the oldest announcement.
+    -- Clocks differ: five minutes before the oldest announcement.  Lists lag: not before what was made last stands in them.
     SELECT _ask_look(CASE i.kind WHEN 'organization' THEN 'organizations' WHEN 'product' THEN 'products' WHEN 'deal' THEN 'deals' ELSE 'options' END,
-                     'unknown', min(i.announced_at) - interval '5 minutes')
+                     'unknown', min(i.announced_at) - interval '5 minutes', NULL,
+                     CASE WHEN i.kind <> 'groups' THEN max(i.unknown_at) + make_interval(secs => setting('list_lag')::integer) END)
       FROM intents i WHERE i.state = 'unknown' AND i.operation IN ('create', 'options_add') GROUP BY i.kind;
     SELECT _ask_look('discounts', 'unknown', NULL, ARRAY[l.pipedrive_id])
       FROM intents i JOIN links l ON l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id
@@ -543,10 +545,12 @@ CREATE FUNCTION _delivery_wait() RETURNS bigint
     LANGUAGE sql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
-    SELECT CASE WHEN EXISTS (SELECT FROM job_signals) OR EXISTS (SELECT FROM looks WHERE done_at IS NULL)
+    SELECT CASE WHEN EXISTS (SELECT FROM job_signals) OR EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= clock_timestamp()))
                      OR EXISTS (SELECT FROM jobs j WHERE j.state = 'ready' AND j.lane <= (SELECT _lane_limit())) THEN 0
            ELSE coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(d.t) - clock_timestamp()) * 1000))::bigint
                             FROM (SELECT min(j.next_attempt_at) AS t FROM jobs j WHERE j.state = 'waiting' AND j.next_attempt_at < 'infinity'
+                                  UNION ALL
+                                  SELECT min(k.not_before) FROM looks k WHERE k.done_at IS NULL
                                   UNION ALL
                                   SELECT b.reset_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND EXISTS (SELECT FROM jobs WHERE state = 'ready')) d
                           HAVING min(d.t) IS NOT NULL), -1) END $$;

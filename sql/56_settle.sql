@@ -365,7 +365,7 @@ BEGIN
     DELETE FROM intents i USING unnest(v) r
      WHERE i.id = r.id AND (r.outcome <> 'unknown' OR NOT r.is_create
             OR r.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id));
-    UPDATE intents i SET state = 'unknown' FROM unnest(v) r WHERE i.id = r.id AND r.outcome = 'unknown' AND i.state <> 'unknown';
+    UPDATE intents i SET state = 'unknown', unknown_at = v_now FROM unnest(v) r WHERE i.id = r.id AND r.outcome = 'unknown' AND i.state <> 'unknown';
 
     PERFORM _settle_jobs(v);
 END

@@ -15,7 +15,7 @@ DECLARE
     v_codes  text;
     v_since  text;
 BEGIN
-    SELECT * INTO v FROM looks k WHERE k.done_at IS NULL ORDER BY k.id LIMIT 1;
+    SELECT * INTO v FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= clock_timestamp()) ORDER BY k.id LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -206,10 +206,11 @@ BEGIN
         DELETE FROM intents i USING links l
          WHERE i.operation = 'discount_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
     ELSIF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
-        -- Announced before this list was begun and not in it: it was not made.
+        -- Announced long enough before this list was begun and not in it: it was not made.
         -- A discount of a deal that is there has a list of its own.
         DELETE FROM intents i
          WHERE i.state = 'unknown' AND i.kind = v_kind AND i.announced_at < v.started_at
+           AND (i.operation <> 'create' OR i.unknown_at + make_interval(secs => setting('list_lag')::integer) <= coalesce(v.not_before, v.started_at))
            AND NOT (i.operation = 'discount_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id));
         PERFORM _ask_looks();
     END IF;

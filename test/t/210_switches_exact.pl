@@ -7,12 +7,14 @@
 # the end.  Looked at elsewhere: exact_next_host, exact_minute_limit,
 # exact_day_limit, exact_429_headers, exact_retry_after, exact_error_block,
 # exact_error_block_status, exact_foreign_calls_per_minute (240_pages).
-# Switches that cannot matter here: exact_webhook_*, exact_lost_contact_answers
-# and exact_receivable_sign, exact_deleted_key_13 (webhooks, contacts, invoices
-# are not read or written), exact_latency_ms (time, not content),
-# exact_redirect_uri (what the person registered), csv_no_customer (a way to
-# load data).  exact_url_too_long_status: no URL of ours comes near the limit,
-# which is tested instead.
+# Switches that cannot matter here: exact_webhook_damage, exact_webhook_delay_ms,
+# exact_webhook_https_only, exact_webhook_retries, exact_webhook_retry_ms,
+# exact_webhook_validation, exact_webhook_validation_delay_ms (no webhooks yet),
+# exact_lost_contact_answers (no contacts are written), exact_receivable_sign,
+# exact_deleted_key_13 (no invoices are read), exact_latency_ms (time, not
+# content), exact_redirect_uri (what the person registered), csv_no_customer (a
+# way to load data).  exact_url_too_long_status: no URL of ours comes near the
+# limit, which is tested instead.
 
 use strict;
 use warnings;

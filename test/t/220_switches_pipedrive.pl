@@ -3,12 +3,16 @@
 # means that the service refuses something, what follows from it is tested by
 # itself.
 #
+# Switches with a test of their own: in 221_switches_refusals (negative_quantity,
+# negative_price, zero_quantity, lines_limit, products_off, deal_limit,
+# custom_field_limit, archived_status) and 222_switches_limits (burst_limit,
+# daily_budget, reset_hour, omit_daily_headers, omit_rate_headers, retry_after,
+# strict_429); list_lag with lost answers in 260_unknown_outcome.
+#
 # Switches that cannot matter here: search_lag, search_limit (nothing is
-# searched), deleted_get_404 (no single record is read), category_as,
-# category_options (products carry their group in a field of our own),
-# contact_sync (no persons), custom_field_limit and log_bodies, call_log_limit
-# (see 270_fields_changed; the sandbox itself), pipedrive_latency_ms (time, not
-# content).
+# searched), block_after, block_seconds, block_window (no 429 is provoked; the
+# block itself is in 222), log_bodies, call_log_limit (the sandbox's own),
+# pipedrive_latency_ms (time, not content).
 
 use strict;
 use warnings;
@@ -18,6 +22,7 @@ use lib $FindBin::RealBin;
 use EpdsAgree;
 use EpdsTest;
 use JSON::PP ();
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my ($true, $false) = (JSON::PP::true, JSON::PP::false);
@@ -62,5 +67,11 @@ same_end(
 	sum_rounding => 'none',
 	value_on_deal_with_lines => 400,
 	won_time_with_status => 'refuse');
+
+# A switch that is new in the sandbox is to be thought of here, too.
+my $tests = join '', map { slurp_file($_) } glob("$FindBin::RealBin/2*.pl");
+my @switches = map { $_->{name} } @{ $t->get('/switches') };
+cmp_ok(scalar @switches, '>', 80, 'the sandbox has switches');
+is(join(', ', grep { $tests !~ /\b$_\b/ } @switches), '', '... each is tested, or said not to matter');
 
 $t->done;

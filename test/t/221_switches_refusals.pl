@@ -142,9 +142,23 @@ foreach my $status (415, 403)
 	agrees($t, '... every order is a deal');
 }
 
-# --------------------------
+# --------------------------------
+note 'no room for custom fields';
+# --------------------------------
+
+fresh($t, orders => 1, switches => { %base, custom_field_limit => 3 });
+ok(!eval { $t->connect; 1 }, 'a plan with room for three custom fields: the set-up fails');
+like($@, qr/ERROR: .*make_field.*HINT: .*room for custom fields/s, '... and says that room is missing');
+$t->switches(custom_field_limit => undef);
+ok($t->first_run, '... then it goes on where it was');
+my @names = map { $_->{field_name} } grep { $_->{is_custom_field} } @{ $t->state('deal_fields')->{deal_fields} };
+my %times;
+is(join(', ', grep { $times{$_}++ } @names), '', '... and no field is there twice');
+agrees($t, '... every order is a deal');
+
+# ----------------------
 note 'the plan is full';
-# --------------------------
+# ----------------------
 
 foreach my $open_only ($false, $true)
 {
@@ -185,9 +199,9 @@ foreach my $open_only ($false, $true)
 	agrees($t, '... then all are there');
 }
 
-# ------------------------
+# --------------------
 note 'archived deals';
-# ------------------------
+# --------------------
 
 foreach my $status (403, 400)
 {
