@@ -233,6 +233,7 @@ CREATE TABLE remote_lines (
     quantity      numeric NOT NULL,
     item_price    numeric NOT NULL,
     discount      numeric NOT NULL,
+    line_sum      numeric,
     comments      text,
     line_id       uuid,
     PRIMARY KEY (look_id, pipedrive_id)
@@ -244,7 +245,8 @@ COMMENT ON COLUMN remote_lines.deal_id IS 'Its deal.';
 COMMENT ON COLUMN remote_lines.product_id IS 'Its product.';
 COMMENT ON COLUMN remote_lines.quantity IS 'Quantity.';
 COMMENT ON COLUMN remote_lines.item_price IS 'Price.';
-COMMENT ON COLUMN remote_lines.discount IS 'Discount percentage (an amount is read as one that differs from ours).';
+COMMENT ON COLUMN remote_lines.discount IS 'Discount percentage; for what we never send and replace: -1 a discount of an amount, -2 tax or a line that is switched off.';
+COMMENT ON COLUMN remote_lines.line_sum IS 'What the line adds to the value of its deal.';
 COMMENT ON COLUMN remote_lines.comments IS 'Comment.';
 COMMENT ON COLUMN remote_lines.line_id IS 'The order line it was paired with.';
 

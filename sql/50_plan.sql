@@ -213,6 +213,8 @@ BEGIN
                     'quantity', CASE WHEN r.quantity IS DISTINCT FROM r.old_quantity THEN trim_scale(r.quantity) END,
                     'discount', CASE WHEN r.discount IS DISTINCT FROM r.old_discount THEN trim_scale(r.discount) END,
                     'discount_type', CASE WHEN r.discount IS DISTINCT FROM r.old_discount THEN 'percentage' END,
+                    -- A line of somebody else's making, with tax or switched off: these would be in the value.
+                    'tax', CASE WHEN r.old_discount = -2 THEN 0 END, 'tax_method', CASE WHEN r.old_discount = -2 THEN 'none' END, 'is_enabled', CASE WHEN r.old_discount = -2 THEN true END,
                     'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN coalesce(r.comments, '') END)),
                jsonb_strip_nulls(jsonb_build_object(
                     'product_id', CASE WHEN r.product_id IS DISTINCT FROM r.old_product_id THEN r.old_product_id END,
@@ -236,7 +238,7 @@ BEGIN
                '/api/v2/deals/{deal}/discounts' || coalesce('/' || c.discount_key, ''),
                CASE WHEN c.amount IS NULL THEN NULL
                     WHEN c.discount_key IS NULL THEN jsonb_build_object('description', 'Afronding', 'amount', c.amount, 'type', 'amount')
-                    ELSE jsonb_build_object('amount', c.amount) END,
+                    ELSE jsonb_strip_nulls(jsonb_build_object('amount', c.amount, 'type', CASE WHEN c.discount_sent < 0 THEN 'amount' END)) END,
                CASE WHEN c.discount_sent IS NOT NULL THEN jsonb_build_object('amount', c.discount_sent) END,
                CASE WHEN c.amount IS NULL THEN 3 ELSE 5 END, c.amount IS NOT NULL AND c.discount_key IS NULL, NULL
           FROM closing c

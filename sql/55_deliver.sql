@@ -425,7 +425,7 @@ BEGIN
             IF v_drop IS NOT NULL THEN
                 INSERT INTO looks (what, reason, deal_ids)
                 SELECT 'lines', 'readback', array_agg(d.deal) FROM unnest(v_deals) WITH ORDINALITY AS d(deal, n)
-                 WHERE NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL AND d.deal = ANY (k.deal_ids))
+                 WHERE NOT EXISTS (SELECT FROM looks k WHERE (k.what = 'lines' OR k.what = 'discounts' AND k.reason = 'readback') AND k.done_at IS NULL AND d.deal = ANY (k.deal_ids))
                  GROUP BY (d.n - 1) / 100;
                 UPDATE jobs j SET state = 'waiting', next_attempt_at = 'infinity', attempts = j.attempts - 1, reason = 'its lines at Pipedrive are read first', lease_until = NULL WHERE j.id = ANY (v_drop);
             END IF;

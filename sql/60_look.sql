@@ -198,11 +198,21 @@ BEGIN
     v_kind := CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' WHEN 'options' THEN 'groups' ELSE 'deal' END;
     IF v.what = 'lines' THEN
         PERFORM _pair_lines(p_look);
+        -- A deal that was taken over, with a value that its lines do not explain: something is taken off the whole deal.
+        INSERT INTO looks (what, reason, deal_ids)
+        SELECT DISTINCT 'discounts', 'readback', ARRAY[l.pipedrive_id]
+          FROM links l
+         CROSS JOIN LATERAL (SELECT coalesce(sum(r.line_sum), 0) AS total FROM remote_lines r WHERE r.look_id = p_look AND r.deal_id = l.pipedrive_id) s
+         WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids) AND l.adopted AND l.lines_unread AND l.discount_key IS NULL
+           AND s.total <> 0 AND abs(s.total - (l.sent->>'value')::numeric) >= 0.01
+           AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id]);
         DELETE FROM remote_lines WHERE look_id = p_look;
-        UPDATE links SET lines_unread = false WHERE kind = 'deal' AND pipedrive_id = ANY (v.deal_ids);
+        UPDATE links l SET lines_unread = false WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids)
+           AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.reason = 'readback' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id]);
         DELETE FROM intents i USING links l
          WHERE i.operation = 'line_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
     ELSIF v.what = 'discounts' THEN
+        UPDATE links SET lines_unread = false WHERE kind = 'deal' AND pipedrive_id = ANY (v.deal_ids) AND v.reason = 'readback' AND v.rows <= 1;
         DELETE FROM intents i USING links l
          WHERE i.operation = 'discount_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
     ELSIF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
@@ -217,7 +227,8 @@ BEGIN
     UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, reason = NULL, class = NULL, updated_at = clock_timestamp()
      WHERE j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
        AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id)
-       AND (v.what NOT IN ('lines', 'discounts') OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = j.division AND l.exact_id = j.exact_id AND l.pipedrive_id = ANY (v.deal_ids)))
+       AND (v.what NOT IN ('lines', 'discounts') OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = j.division AND l.exact_id = j.exact_id AND l.pipedrive_id = ANY (v.deal_ids)
+                                                               AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.reason = 'readback' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id])))
        AND (v.what IN ('lines', 'discounts') OR NOT EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
             OR NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL))
        AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND v_kind = 'deal' AND k.what IN ('deals', 'archived_deals') AND v.what IN ('deals', 'archived_deals'));
@@ -262,15 +273,25 @@ BEGIN
     WHEN 'deals' THEN v_n := _adopt('deal', v_rows);
     WHEN 'archived_deals' THEN v_n := _adopt('deal', v_rows);
     WHEN 'lines' THEN
-        INSERT INTO remote_lines (look_id, pipedrive_id, deal_id, product_id, quantity, item_price, discount, comments)
+        INSERT INTO remote_lines (look_id, pipedrive_id, deal_id, product_id, quantity, item_price, discount, line_sum, comments)
         SELECT p_look, (r->>'id')::bigint, (r->>'deal_id')::bigint, coalesce((r->>'product_id')::bigint, 0), coalesce((r->>'quantity')::numeric, 0), coalesce((r->>'item_price')::numeric, 0),
-               CASE WHEN coalesce((r->>'discount')::numeric, 0) = 0 THEN 0 WHEN r->>'discount_type' = 'amount' THEN -1 ELSE (r->>'discount')::numeric END, nullif(r->>'comments', '')
+               CASE WHEN NOT coalesce((r->>'is_enabled')::boolean, true) OR coalesce((r->>'tax')::numeric, 0) <> 0 AND coalesce(r->>'tax_method', 'none') <> 'none' THEN -2
+                    WHEN coalesce((r->>'discount')::numeric, 0) = 0 THEN 0 WHEN r->>'discount_type' = 'amount' THEN -1 ELSE (r->>'discount')::numeric END,
+               CASE WHEN coalesce((r->>'is_enabled')::boolean, true) THEN (r->>'sum')::numeric ELSE 0 END, nullif(r->>'comments', '')
           FROM jsonb_array_elements(v_rows) r
         ON CONFLICT DO NOTHING;
     WHEN 'discounts' THEN
-        UPDATE links l SET discount_key = r->>'id', discount_sent = (r->>'amount')::numeric
-          FROM jsonb_array_elements(v_rows) r
-         WHERE l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1] AND r->>'description' = 'Afronding' AND r->>'type' = 'amount';
+        -- One of a deal that was taken over becomes ours, whatever it is called; of our own deals only the one we made.
+        UPDATE links l SET discount_key = d.key, discount_sent = d.amount
+          FROM (SELECT r->>'id' AS key, CASE WHEN r->>'type' = 'amount' THEN (r->>'amount')::numeric ELSE -1 END AS amount,
+                       r->>'description' = 'Afronding' AND r->>'type' = 'amount' AS ours
+                  FROM jsonb_array_elements(v_rows) r ORDER BY 3 DESC, 1 LIMIT 1) d
+         WHERE l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1] AND (d.ours OR v.reason = 'readback' AND jsonb_array_length(v_rows) = 1);
+        UPDATE jobs j SET state = 'dead', class = 'ours', next_attempt_at = NULL, updated_at = clock_timestamp(),
+               reason = 'this deal has several discounts of its own in Pipedrive, so its value cannot be that of the order: remove them there and replay'
+          FROM links l
+         WHERE v.reason = 'readback' AND jsonb_array_length(v_rows) > 1 AND l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1]
+           AND j.kind = 'deal' AND j.division = l.division AND j.exact_id = l.exact_id AND j.state = 'waiting';
     WHEN 'options' THEN
         INSERT INTO pipedrive_options (label, option_id)
         SELECT o->>'label', (o->>'id')::bigint FROM jsonb_array_elements(v_rows->0->'options') o WHERE o->>'id' ~ '^[0-9]+$'

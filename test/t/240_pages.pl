@@ -158,6 +158,8 @@ foreach my $host ('http://127.0.0.1:' . $thief->sockport, 'https://evil.example'
 	my $site = quotemeta $host;
 	like($err, qr/$site/, '... and named');
 	is(positions(), $before, '... with the page it stood on');
+	($rc, $out, $err) = $t->try('CALL exact_pd_sync.import_history()');
+	like($err, qr/refers to another site/, '... by the import, too');
 	$t->switches(exact_next_host => undef, exact_page_size => undef, exact_page_size_single => undef);
 	$t->poll;
 	ok($t->settle, '... all is read from the own site');
@@ -166,9 +168,29 @@ my $visitor = $thief->accept;
 ok(!$visitor, '... and the token was brought nowhere');
 agrees($t, '... every order is a deal');
 
-# -------------------------
+# --------------------------
+note 'an import is cut off';
+# --------------------------
+
+fresh($t, orders => 12, switches => { %base, exact_page_size => 3 });
+$t->connect;
+$t->fault(side => 'exact', path => '/bulk/SalesOrder/SalesOrders', times => 0, skip => 2, action => $bad{'HTML that calls itself JSON'});
+($rc, $out, $err) = $t->try('CALL exact_pd_sync.import_history()');
+like($err, qr/ERROR: .*import_history could not read .*bulk_orders/s, 'the third page of an import is broken: it is an error');
+is($t->sql(q{SELECT rows_total FROM exact_pd_sync.feed_positions WHERE feed = 'bulk_orders'}),
+	'6', '... the pages before it are stored');
+is($t->sql(q{SELECT state FROM exact_pd_sync.status WHERE part = 'history'}), 'yellow', '... and status does not call it imported');
+$t->clear_faults;
+my @bulk = grep { $_->{path} =~ m{/bulk/SalesOrder/SalesOrders} } $t->exact_calls(sub { $t->import_history });
+like($bulk[0]{raw_query}, qr/skiptoken/, '... called again, it goes on where it was');
+$t->poll;
+$t->resume;
+ok($t->settle, '... and comes to its end');
+agrees($t, '... every order is a deal');
+
+# ----------------------------
 note 'the last page is empty';
-# -------------------------
+# ----------------------------
 
 foreach my $more ($true, $false)
 {
