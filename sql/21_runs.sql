@@ -109,6 +109,7 @@ CREATE TABLE budgets (
     blocked_until  timestamptz,
     blocked_reason text,
     learned_at     timestamptz,
+    server_time    timestamptz,
     PRIMARY KEY (side, division, kind)
 );
 COMMENT ON TABLE budgets IS 'Limits of both services as rows: reserved before a call, corrected by its answer, kept over a restart (law 6). Look at view budget.';
@@ -123,6 +124,7 @@ COMMENT ON COLUMN budgets.reset_at IS 'When it starts anew.';
 COMMENT ON COLUMN budgets.blocked_until IS 'Nothing is sent before.';
 COMMENT ON COLUMN budgets.blocked_reason IS 'Why.';
 COMMENT ON COLUMN budgets.learned_at IS 'When a header last told us.';
+COMMENT ON COLUMN budgets.server_time IS 'Pipedrive''s own clock in its last answer (Date header): lists of what changed since are asked for in its time, whatever our clock does.';
 
 CREATE FUNCTION _run_begin(p_what text) RETURNS bigint
     LANGUAGE sql VOLATILE

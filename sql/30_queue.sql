@@ -160,7 +160,8 @@ CREATE TABLE intents (
     line_ids      uuid[],
     state         text NOT NULL DEFAULT 'announced' CHECK (state IN ('announced', 'unknown')),
     announced_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    unknown_at    timestamptz
+    unknown_at    timestamptz,
+    server_time   timestamptz
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
 COMMENT ON TABLE intents IS 'Calls announced and not settled (law 4): committed before the call is made, removed in the transaction that books its answer. What is left after a crash is looked up before anything is created.';
 COMMENT ON COLUMN intents.id IS 'Number of the call.';
@@ -179,6 +180,7 @@ COMMENT ON COLUMN intents.line_ids IS 'Order lines it carries, in order.';
 COMMENT ON COLUMN intents.state IS 'announced, or unknown: sent without a readable answer.';
 COMMENT ON COLUMN intents.announced_at IS 'When it was announced.';
 COMMENT ON COLUMN intents.unknown_at IS 'When we stopped waiting for its answer.';
+COMMENT ON COLUMN intents.server_time IS 'Pipedrive''s clock as last heard before the announcement: what the call made is not older.';
 CREATE INDEX intents_job ON intents (job_id);
 CREATE INDEX intents_unknown ON intents (kind) WHERE state = 'unknown';
 

@@ -89,6 +89,9 @@ BEGIN
     ELSIF p_headers->>'daily_limit' IS NOT NULL THEN
         UPDATE budgets b SET limit_value = (p_headers->>'daily_limit')::integer WHERE b.side = 'pipedrive' AND b.kind = 'day';
     END IF;
+    IF p_headers->>'server_time' IS NOT NULL THEN
+        UPDATE budgets b SET server_time = to_timestamp((p_headers->>'server_time')::bigint) WHERE b.side = 'pipedrive' AND b.kind = 'day';
+    END IF;
     IF (p_headers->>'burst_limit')::integer > 0 THEN
         INSERT INTO budgets AS b (side, division, kind, limit_value, learned_at) VALUES ('pipedrive', 0, 'burst', least((p_headers->>'burst_limit')::bigint, 2000000000)::integer, v_now)
         ON CONFLICT (side, division, kind) DO UPDATE SET limit_value = excluded.limit_value, learned_at = v_now
@@ -324,9 +327,10 @@ CREATE FUNCTION _ask_looks() RETURNS void
     LANGUAGE sql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
-    -- Clocks differ: five minutes before the oldest announcement.  Lists lag: not before what was made last stands in them.
+    -- Clocks differ, and ours may jump: as old as the oldest announcement is by either clock, and five minutes more.
+    -- Lists lag: not before what was made last stands in them.
     SELECT _ask_look(CASE i.kind WHEN 'organization' THEN 'organizations' WHEN 'product' THEN 'products' WHEN 'deal' THEN 'deals' ELSE 'options' END,
-                     'unknown', min(i.announced_at) - interval '5 minutes', NULL,
+                     'unknown', min(least(i.announced_at, i.server_time)) - interval '5 minutes', NULL,
                      CASE WHEN i.kind <> 'groups' THEN max(i.unknown_at) + make_interval(secs => setting('list_lag')::integer) END)
       FROM intents i WHERE i.state = 'unknown' AND i.operation IN ('create', 'options_add') GROUP BY i.kind;
     SELECT _ask_look('discounts', 'unknown', NULL, ARRAY[l.pipedrive_id])
@@ -377,12 +381,14 @@ DECLARE
     v_drop      bigint[];
     v_deals     bigint[];
     v_sum       bigint;
+    v_heard     timestamptz;
 BEGIN
     -- A turn that finds nothing to do writes nothing, nor waits for the disk.
     IF NOT EXISTS (SELECT FROM jobs x WHERE x.state = 'ready') AND NOT EXISTS (SELECT FROM jobs x WHERE x.state = 'waiting' AND x.next_attempt_at <= v_now) THEN
         RETURN;
     END IF;
     SELECT * INTO v_day FROM _pipedrive_day();
+    v_heard := (SELECT b.server_time FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');
     v_max_lane := _lane_limit();
     IF v_max_lane < 0 THEN
         RETURN;
@@ -450,8 +456,8 @@ BEGIN
             CONTINUE WHEN v_ids IS NULL;
         END IF;
 
-        INSERT INTO intents (job_id, kind, division, exact_id, operation, method, path, body, old_value, tokens, is_create, line_ids, state)
-        SELECT k.id, c.kind, c.division, c.exact_id, c.operation, coalesce(c.method, 'NEED'), c.path, c.body, c.old_value, c.tokens, c.is_create, c.line_ids, 'announced'
+        INSERT INTO intents (job_id, kind, division, exact_id, operation, method, path, body, old_value, tokens, is_create, line_ids, state, server_time)
+        SELECT k.id, c.kind, c.division, c.exact_id, c.operation, coalesce(c.method, 'NEED'), c.path, c.body, c.old_value, c.tokens, c.is_create, c.line_ids, 'announced', v_heard
           FROM _calls_for(v_kind, v_d, v_i) c
           JOIN unnest(v_ids, v_d, v_i) WITH ORDINALITY AS k(id, division, exact_id, n) ON v_kind = 'groups' OR (k.division = c.division AND k.exact_id = c.exact_id)
          ORDER BY k.n, c.step;
@@ -481,7 +487,7 @@ BEGIN
                     PERFORM _ask_look(v_kind || 's', 'scan', NULL);
                     IF v_kind = 'deal' THEN PERFORM _ask_look('archived_deals', 'scan', NULL); END IF;
                 ELSIF v_scan = 'stale' THEN
-                    PERFORM _ask_look(v_kind || 's', 'start', (SELECT max(l.last_sent) - interval '10 minutes' FROM links l WHERE l.kind = v_kind));
+                    PERFORM _ask_look(v_kind || 's', 'start', (SELECT least(max(l.last_sent), max(v_heard)) - interval '10 minutes' FROM links l WHERE l.kind = v_kind));
                 END IF;
                 PERFORM _ask_looks();
                 SELECT array_agg(DISTINCT i.job_id) INTO v_drop FROM intents i WHERE i.id > v_first AND i.kind = v_kind AND i.operation = 'create';

@@ -76,6 +76,7 @@ epds_pace_init(EpdsPace *pace)
 	pace->seen_daily_limit = -1;
 	pace->seen_daily_remaining = -1;
 	pace->seen_burst_limit = -1;
+	pace->seen_server_time = -1;
 }
 
 /*
@@ -218,6 +219,17 @@ epds_pace_seen(EpdsPace *pace, int64 sent_ms, int64 burst_limit,
 }
 
 /*
+ * epds_pace_clock
+ *		Note what time it is at the service (seconds since 1970, -1 = unknown).
+ */
+void
+epds_pace_clock(EpdsPace *pace, int64 server_time)
+{
+	if (server_time >= 0)
+		pace->seen_server_time = server_time;
+}
+
+/*
  * append_figure
  *		"name":value, or null when it is not known.
  */
@@ -242,8 +254,8 @@ epds_pace_figures(const EpdsPace *pace, StringInfo to)
 	append_figure(to, "daily_remaining",
 				  pace->news ? pace->seen_daily_remaining : -1);
 	append_figure(to, "burst_limit", pace->seen_burst_limit);
-	appendStringInfo(to, "\"at\":\"%s\"}",
-					 timestamptz_to_str(GetCurrentTimestamp()));
+	append_figure(to, "server_time", pace->seen_server_time);
+	to->data[to->len - 1] = '}';	/* instead of the last comma */
 }
 
 /*

@@ -38,6 +38,7 @@ typedef struct EpdsPace
 	int64		seen_daily_limit;
 	int64		seen_daily_remaining;
 	int64		seen_burst_limit;
+	int64		seen_server_time;
 	int64		seen_at;		/* when that answer was complete */
 } EpdsPace;
 
@@ -61,6 +62,7 @@ extern bool epds_pace_failure(EpdsPace *pace, int64 sent_ms);
 extern int64 epds_pace_since_429(const EpdsPace *pace);
 extern void epds_pace_seen(EpdsPace *pace, int64 sent_ms, int64 burst_limit,
 						   int64 daily_limit, int64 daily_remaining);
+extern void epds_pace_clock(EpdsPace *pace, int64 server_time);
 
 /* The figures as JSON for _settle(), and that they were told. */
 extern void epds_pace_figures(const EpdsPace *pace, StringInfo to);

@@ -321,6 +321,7 @@ delivery_learn(Delivery *d, const PipedriveVerdict *verdict,
 	epds_pace_seen(&d->pace, sent_ms, verdict->limits.burst_limit,
 				   verdict->limits.daily_limit,
 				   verdict->limits.daily_remaining);
+	epds_pace_clock(&d->pace, verdict->limits.server_time);
 
 	if (verdict->outcome == EPDS_OUTCOME_BURST)
 		epds_pace_snooze(&d->pace, verdict->wait_ms);

@@ -26,6 +26,7 @@
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "pipedrive_classify.h"
@@ -134,6 +135,44 @@ header_number(const cJSON *headers, const char *name)
 }
 
 /*
+ * header_date
+ *		The Date header as seconds since 1970, -1 when there is none or it is
+ *		not of the one form that servers must send (RFC 9110).
+ */
+static int64
+header_date(const cJSON *headers)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(headers, "date");
+	char		month[4];
+	const char *place;
+	int			day,
+				year,
+				hour,
+				minute,
+				second;
+	int64		days;
+	int			mon;
+
+	if (!cJSON_IsString(item) ||
+		sscanf(item->valuestring, "%*3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT",
+			   &day, month, &year, &hour, &minute, &second) != 6 ||
+		strlen(month) != 3 || (place = strstr(months, month)) == NULL ||
+		(place - months) % 3 != 0 || day < 1 || day > 31 || year < 1970 ||
+		hour < 0 || hour > 23 || minute < 0 || minute > 59 ||
+		second < 0 || second > 60)
+		return -1;
+
+	/* days since 1970, a year counted from March so that leap days end it */
+	mon = (int) (place - months) / 3 + 1;
+	if (mon <= 2)
+		year--;
+	days = 365LL * year + year / 4 - year / 100 + year / 400 +
+		(153 * (mon > 2 ? mon - 3 : mon + 9) + 2) / 5 + day - 1 - 719468;
+	return ((days * 24 + hour) * 60 + minute) * 60 + second;
+}
+
+/*
  * parse
  *		A complete JSON text as a tree, NULL if it is none.  The caller owns
  *		the tree and must not throw before deleting it.
@@ -166,6 +205,7 @@ pipedrive_read_limits(const char *headers, PipedriveLimits *limits,
 	limits->daily_remaining = header_number(tree,
 											"x-daily-ratelimit-token-remaining");
 	limits->retry_after_s = header_number(tree, "retry-after");
+	limits->server_time = header_date(tree);
 
 	request_id[0] = '\0';
 	if (cJSON_IsString(id))

@@ -45,6 +45,7 @@ typedef struct PipedriveLimits
 	int64		daily_limit;	/* tokens per day of the company */
 	int64		daily_remaining;
 	int64		retry_after_s;
+	int64		server_time;	/* Date header, seconds since 1970 */
 } PipedriveLimits;
 
 /* What it means.  Fixed size, so that nothing has to be freed. */

@@ -130,6 +130,41 @@ run_case(const Case *c)
 }
 
 static void
+test_dates(void)
+{
+	static const struct
+	{
+		const char *header;
+		int64		seconds;
+	}			dates[] = {
+		{"Thu, 01 Jan 1970 00:00:00 GMT", 0},
+		{"Sun, 06 Nov 1994 08:49:37 GMT", 784111777},
+		{"Tue, 29 Feb 2028 23:59:59 GMT", 1835481599},
+		{"Wed, 01 Mar 2028 00:00:00 GMT", 1835481600},
+		{"Fri, 31 Dec 2100 12:00:00 GMT", 4133937600},
+		{"Sunday, 06-Nov-94 08:49:37 GMT", -1},
+		{"Sun, 06 Nav 1994 08:49:37 GMT", -1},
+		{"Sun, 06 ovD 1994 08:49:37 GMT", -1},
+		{"Sun, 06 Nov 1994 24:49:37 GMT", -1},
+		{"Sun, 00 Nov 1994 08:49:37 GMT", -1},
+		{"now", -1},
+		{"", -1},
+	};
+
+	for (int i = 0; i < (int) lengthof(dates); i++)
+	{
+		char		headers[64];
+		PipedriveLimits limits;
+		char		id[8];
+
+		snprintf(headers, sizeof(headers), "{\"date\":\"%s\"}", dates[i].header);
+		pipedrive_read_limits(headers, &limits, id, sizeof(id));
+		ok(limits.server_time == dates[i].seconds, "Date \"%s\" (got %" PRId64 ")",
+		   dates[i].header, limits.server_time);
+	}
+}
+
+static void
 test_ids(void)
 {
 	Case		c = {"", "POST", DEALS, 201, OK_BODY, EPDS_OUTCOME_OK};
@@ -252,6 +287,7 @@ main(void)
 
 	for (i = 0; i < lengthof(cases); i++)
 		run_case(&cases[i]);
+	test_dates();
 	test_ids();
 	test_many_ids();
 	test_texts();
