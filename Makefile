@@ -3,6 +3,7 @@
 #   make, make install        with the server that PG_CONFIG names
 #   make installcheck         pg_regress and isolation against a running server
 #   make check                everything, in private clusters (see scripts/check)
+#   make torture KILLS=1000   kills while orders flow and faults rain (see test/torture)
 #   make demo                 the whole job against simulated services
 #
 # What belongs here: what is built from what.  How a test or a demo runs is a
@@ -11,14 +12,18 @@
 # These come first and alone: they install what is missing, so they must work
 # where there is no pg_config yet.  (PGXS has a target "check", too, which only
 # says that it cannot.)
-SCRIPT_GOALS = check demo bench
+SCRIPT_GOALS = check demo bench torture
 
 .PHONY: $(SCRIPT_GOALS)
 
 ifneq ($(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)),)
 
-$(SCRIPT_GOALS):
+$(filter-out torture,$(SCRIPT_GOALS)):
 	@scripts/$@
+
+# KILLS, FAULTS (percent of the calls) and SEED may be given.
+torture:
+	@KILLS=$(KILLS) FAULTS=$(FAULTS) SEED=$(SEED) test/torture/run
 
 else
 

@@ -111,7 +111,8 @@ CREATE TABLE budgets (
     learned_at     timestamptz,
     server_time    timestamptz,
     PRIMARY KEY (side, division, kind)
-);
+-- A few rows that every batch of calls changes.
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 COMMENT ON TABLE budgets IS 'Limits of both services as rows: reserved before a call, corrected by its answer, kept over a restart (law 6). Look at view budget.';
 COMMENT ON COLUMN budgets.side IS 'exact or pipedrive.';
 COMMENT ON COLUMN budgets.division IS 'Exact division; 0 for Pipedrive.';

@@ -80,7 +80,7 @@ CREATE TABLE job_signals (
     reason    text NOT NULL,
     argument  jsonb,
     at        timestamptz NOT NULL DEFAULT clock_timestamp()
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE job_signals IS 'What may have changed. Appended to by triggers and operator functions, folded into jobs by the delivery worker. Append-only, so that nobody''s transaction waits for delivery.';
 COMMENT ON COLUMN job_signals.id IS 'Number.';
 COMMENT ON COLUMN job_signals.kind IS 'Kind of object; all_… = every one of them; replay = an operator''s wish; compare = rebuild the queue from links (after a restore).';
@@ -183,6 +183,22 @@ COMMENT ON COLUMN intents.unknown_at IS 'When we stopped waiting for its answer.
 COMMENT ON COLUMN intents.server_time IS 'Pipedrive''s clock as last heard before the announcement: what the call made is not older.';
 CREATE INDEX intents_job ON intents (job_id);
 CREATE INDEX intents_unknown ON intents (kind) WHERE state = 'unknown';
+
+CREATE TABLE queue_floors (
+    what      text PRIMARY KEY CHECK (what IN ('ready', 'waiting', 'signals')),
+    lane      smallint,
+    priority  bigint,
+    id        bigint,
+    at        timestamptz,
+    until     timestamptz NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+COMMENT ON TABLE queue_floors IS 'Where the worker begins to search its queue, while rows that are gone cannot be forgotten yet (an old snapshot is open) and would be passed each time. A hint for seconds; losing it costs nothing.';
+COMMENT ON COLUMN queue_floors.what IS 'ready or waiting jobs, or signals.';
+COMMENT ON COLUMN queue_floors.lane IS 'Ready jobs: no one in an earlier lane.';
+COMMENT ON COLUMN queue_floors.priority IS 'Ready jobs: no one of that lane that goes before.';
+COMMENT ON COLUMN queue_floors.id IS 'Number of the first job, or of the last signal that is gone.';
+COMMENT ON COLUMN queue_floors.at IS 'Waiting jobs: none that was due before.';
+COMMENT ON COLUMN queue_floors.until IS 'How long that is believed.';
 
 CREATE TABLE awaited_orders (
     division   integer NOT NULL,

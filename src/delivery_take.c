@@ -127,12 +127,7 @@ suspect_work(Delivery *d, void *arg)
 {
 	int64	   *job_id = (int64 *) arg;
 
-	/* in the order in which _take_batch() claims */
-	if (epds_sql("SELECT j.id FROM exact_pd_sync.jobs j"
-				 " WHERE j.state = 'ready'"
-				 "    OR (j.state = 'waiting'"
-				 "        AND j.next_attempt_at <= pg_catalog.clock_timestamp())"
-				 " ORDER BY j.lane, j.priority, j.id LIMIT 1", 0, NULL) > 0)
+	if (epds_sql("SELECT exact_pd_sync._suspect_job()", 0, NULL) > 0)
 		*job_id = epds_sql_int(0, 0, 0);
 }
 
