@@ -364,6 +364,7 @@ DECLARE
     v_began    timestamptz := clock_timestamp();
     v_floor    queue_floors := _floor('signals');
     v_ids      bigint[];
+    v_remade   job_signals[];
 BEGIN
     v_ids := ARRAY(SELECT x.id FROM job_signals x WHERE x.id > coalesce(v_floor.id, 0) ORDER BY x.id LIMIT p_limit);
     IF v_floor.what IS NULL THEN
@@ -392,8 +393,21 @@ BEGIN
             -- What is gone at Pipedrive is made anew.
             DELETE FROM links l USING again a
              WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.gone_at IS NOT NULL
-            RETURNING l.kind, l.division, l.exact_id)
-        DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id;
+            RETURNING l.kind, l.division, l.exact_id
+        ), lines AS (
+            DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id)
+        SELECT array_agg(ROW(0, f.kind, f.division, f.exact_id, 'remade', NULL, clock_timestamp())::job_signals) INTO v_remade FROM forgotten f;
+        -- An organization or product that is made anew has a new id: deals that name the old one follow.
+        IF v_remade IS NOT NULL THEN
+            SELECT array_agg(x.division), array_agg(x.id) INTO v_d, v_i
+              FROM (SELECT o.division, o.id FROM unnest(v_remade) f JOIN exact_sales_orders o ON o.division = f.division AND o.ordered_by = f.exact_id WHERE f.kind = 'organization'
+                    UNION
+                    SELECT s.division, s.order_id FROM unnest(v_remade) f JOIN exact_sales_order_lines s ON s.division = f.division AND s.item = f.exact_id WHERE f.kind = 'product') x
+             WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.id AND l.gone_at IS NULL);
+            IF v_d IS NOT NULL THEN
+                PERFORM _want_deals(v_d, v_i);
+            END IF;
+        END IF;
     END LOOP;
 
     UPDATE links l SET sent = '{}', lines_unread = (l.kind = 'deal')
@@ -633,8 +647,13 @@ BEGIN
              WHERE j.id = ANY (v_drop);
         END IF;
         -- The plan's deals are full: creates wait, the rest goes on.
-        IF v_kind = 'deal' AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until > v_now) THEN
-            SELECT array_agg(DISTINCT i.job_id) INTO v_drop FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create';
+        IF v_kind = 'deal' AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until IS NOT NULL)
+           AND EXISTS (SELECT FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create') THEN
+            SELECT array_agg(x.job_id) INTO v_drop
+              FROM (SELECT i.job_id, row_number() OVER (ORDER BY i.id) AS n FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create') x
+             -- When the time is over, one create asks whether there is room; the others wait for what it learns.
+             WHERE x.n > 1 OR EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until > v_now);
+            UPDATE budgets b SET blocked_until = v_now + interval '1 minute' WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until <= v_now;
             DELETE FROM intents i WHERE i.job_id = ANY (v_drop) AND i.id > v_first;
             UPDATE jobs j SET state = 'waiting', class = 'capacity', attempts = j.attempts - 1, lease_until = NULL, reason = 'the deals of the Pipedrive plan are full',
                    next_attempt_at = (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates')

@@ -193,10 +193,16 @@ DECLARE
     v       looks;
     v_kind  text;
     v_jobs  bigint[];
+    v_grown uuid[];
 BEGIN
     UPDATE looks SET done_at = clock_timestamp(), cursor = NULL WHERE id = p_look RETURNING * INTO v;
     v_kind := CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' WHEN 'options' THEN 'groups' ELSE 'deal' END;
     IF v.what = 'lines' THEN
+        -- More lines than we knew of: the call without an answer got somewhere.
+        SELECT array_agg(l.exact_id) INTO v_grown FROM links l
+         WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids)
+           AND (SELECT count(*) FROM remote_lines r WHERE r.look_id = p_look AND r.deal_id = l.pipedrive_id)
+             > (SELECT count(*) FROM line_links k WHERE k.division = l.division AND k.order_id = l.exact_id);
         PERFORM _pair_lines(p_look);
         -- A deal that was taken over, with a value that its lines do not explain: something is taken off the whole deal.
         INSERT INTO looks (what, reason, deal_ids)
@@ -224,8 +230,20 @@ BEGIN
            AND NOT (i.operation = 'discount_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id));
         PERFORM _ask_looks();
     END IF;
-    UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, reason = NULL, class = NULL, updated_at = clock_timestamp()
-     WHERE j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
+    -- Not made, and not for the first time: later, and in the end not at all.
+    UPDATE jobs j SET state = CASE WHEN x.again AND j.attempts >= setting('max_attempts')::integer THEN 'dead' WHEN x.again AND j.attempts > 1 THEN 'waiting' ELSE 'ready' END,
+           next_attempt_at = CASE WHEN x.again AND j.attempts BETWEEN 2 AND setting('max_attempts')::integer - 1 THEN clock_timestamp() + _retry_pause(j.attempts) END,
+           reason = CASE WHEN x.again AND j.attempts >= setting('max_attempts')::integer THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
+                         WHEN x.again AND j.attempts > 1 THEN _plain_reason('retry', NULL, NULL, NULL) END,
+           class = CASE WHEN x.again AND j.attempts > 1 THEN 'theirs' END,
+           attempts = CASE WHEN v.what = 'lines' AND j.exact_id = ANY (v_grown) THEN 0 ELSE j.attempts END, updated_at = clock_timestamp()
+      FROM (SELECT y.id,
+                   CASE v.what WHEN 'lines' THEN y.exact_id <> ALL (coalesce(v_grown, '{}'))
+                               WHEN 'options' THEN EXISTS (SELECT FROM _calls_groups())
+                               ELSE y.state = 'unknown' AND NOT EXISTS (SELECT FROM links l WHERE l.kind = y.kind AND l.division = y.division AND l.exact_id = y.exact_id
+                                                                           AND CASE v.what WHEN 'discounts' THEN l.discount_key IS NOT NULL ELSE l.last_verified >= v.started_at END) END AS again
+              FROM jobs y WHERE y.kind = v_kind AND y.state IN ('unknown', 'waiting')) x
+     WHERE x.id = j.id AND j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
        AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id)
        AND (v.what NOT IN ('lines', 'discounts') OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = j.division AND l.exact_id = j.exact_id AND l.pipedrive_id = ANY (v.deal_ids)
                                                                AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.reason = 'readback' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id])))
@@ -258,6 +276,7 @@ BEGIN
                -- A cursor may be too old: begin anew.
                cursor = CASE WHEN p_status BETWEEN 400 AND 499 AND p_status <> 429 THEN NULL ELSE cursor END
          WHERE id = p_look;
+        DELETE FROM remote_lines WHERE look_id = p_look AND p_status BETWEEN 400 AND 499 AND p_status <> 429;
         IF p_status IN (404, 410) AND v.what IN ('discounts') THEN
             RETURN _look_done(p_look);
         END IF;
@@ -267,6 +286,12 @@ BEGIN
     v_page := p_answer::jsonb;
     v_rows := CASE WHEN jsonb_typeof(v_page->'data') = 'array' THEN v_page->'data' WHEN v_page->'data' = 'null' OR NOT v_page ? 'data' THEN '[]' ELSE jsonb_build_array(v_page->'data') END;
     v_cursor := v_page->'additional_data'->>'next_cursor';
+    IF v_cursor = v.cursor THEN
+        -- A list that never ends would cost all tokens of the day.
+        UPDATE looks SET failures = failures + 1, cursor = NULL, not_before = clock_timestamp() + interval '5 minutes', last_error = 'the list names its page as its own next page' WHERE id = p_look;
+        DELETE FROM remote_lines WHERE look_id = p_look;
+        RETURN format('the list of %s does not end', v.what);
+    END IF;
     CASE v.what
     WHEN 'organizations' THEN v_n := _adopt('organization', v_rows);
     WHEN 'products' THEN v_n := _adopt('product', v_rows);

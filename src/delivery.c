@@ -86,15 +86,30 @@ delivery_error_blames_nobody(const ErrorData *error)
 }
 
 /*
+ * delivery_error_is_room
+ *		Too little memory, or more of something than a limit allows?  One giant
+ *		job can be the cause, or the whole server.
+ */
+bool
+delivery_error_is_room(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
+		error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+}
+
+/*
  * is_our_end
- *		Is the server itself in trouble (no memory, disk full, shutting down)?
- *		Then no job is to blame; the launcher starts us again with back-off.
+ *		Is the server itself in trouble (disk full, shutting down)?  Then no job
+ *		is to blame; the launcher starts us again with back-off.
  */
 static bool
 is_our_end(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
+	/* A new life would meet the same giant again, and so for ever. */
+	if (delivery_error_is_room(error))
+		return false;
 	return category == ERRCODE_INSUFFICIENT_RESOURCES ||
 		category == ERRCODE_SYSTEM_ERROR ||
 		error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||

@@ -53,6 +53,9 @@
 #define PARKED_IN_A_ROW 5
 #define PARKED_PAUSE_MS 60000
 
+/* So often a lone job may find no room before it is put aside. */
+#define NO_ROOM_ATTEMPTS 3
+
 /* What take_work() is to do, and what it found. */
 typedef struct TakeArgs
 {
@@ -148,6 +151,7 @@ park_suspect(Delivery *d, const ErrorData *error)
 		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
 		return;
 	}
+	d->no_room = 0;
 	delivery_job_failed(d, job_id, error);
 	if (++d->parked >= PARKED_IN_A_ROW)
 		d->take_not_before = epds_clock_ms() + PARKED_PAUSE_MS;
@@ -167,6 +171,8 @@ take_failed(Delivery *d, const TakeArgs *take, const ErrorData *error)
 		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
 	else if (take->jobs > 1)
 		d->single_takes = SINGLE_TAKES;
+	else if (delivery_error_is_room(error) && ++d->no_room < NO_ROOM_ATTEMPTS)
+		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
 	else
 		park_suspect(d, error);
 }
@@ -276,6 +282,7 @@ delivery_take(Delivery *d)
 	if (d->single_takes > 0)
 		d->single_takes--;
 	d->parked = 0;
+	d->no_room = 0;
 	d->worked |= take.calls > 0 || take.due_ms == 0;
 	if (take.calls > 0)
 	{

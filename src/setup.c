@@ -158,7 +158,7 @@ call(Setup *setup, const SetupStep *step, EpdsHttpAnswer *answer)
 		if (is_lost(answer) && verdict.outcome == EPDS_OUTCOME_RETRY &&
 			attempt < CALL_ATTEMPTS)
 		{
-			epds_pace_snooze(&setup->pace, CALL_PAUSE_MS * attempt);
+			epds_pace_hold(&setup->pace, CALL_PAUSE_MS * attempt);
 			continue;
 		}
 		break;
