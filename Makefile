@@ -61,10 +61,12 @@ OBJS = \
 	src/pipedrive_classify.o \
 	src/plan.o \
 	src/poll.o \
+	src/reconcile.o \
 	src/redact.o \
 	src/settings.o \
 	src/setup.o \
 	src/shared.o \
+	src/steps.o \
 	src/tx.o \
 	src/utility_hook.o \
 	src/verify.o \
@@ -81,12 +83,16 @@ SQL_PIECES = \
 	sql/26_stage_entities.sql \
 	sql/27_stage_page.sql \
 	sql/30_queue.sql \
+	sql/38_policies.sql \
 	sql/39_rules.sql \
 	sql/40_wanted.sql \
 	sql/50_plan.sql \
 	sql/55_deliver.sql \
 	sql/56_settle.sql \
 	sql/60_look.sql \
+	sql/61_drift.sql \
+	sql/62_reconcile.sql \
+	sql/63_reconcile_end.sql \
 	sql/65_setup.sql \
 	sql/70_operator.sql \
 	sql/75_verify.sql \

@@ -648,6 +648,10 @@ BEGIN
            drained_run = CASE WHEN _stage_page.done THEN p_run ELSE drained_run END,
            last_success = CASE WHEN _stage_page.done THEN clock_timestamp() ELSE last_success END
      WHERE division = p_division AND feed = p_feed;
+    -- A division that is polled and for which no import was begun: from here on its orders are live, not history.
+    IF done AND p_feed = 'sales_order_lines' THEN
+        UPDATE divisions d SET live_since = clock_timestamp() WHERE d.division = p_division AND d.stage_since IS NULL AND d.imported_at IS NULL AND d.live_since IS NULL;
+    END IF;
     UPDATE sync_runs r SET rows = r.rows + _stage_page.rows, changed = r.changed + _stage_page.changed, refused = r.refused + _stage_page.refused
      WHERE r.id = p_run;
 END
@@ -700,7 +704,8 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT exact_pd_sync.add_division(123456);';
     END IF;
     UPDATE divisions d
-       SET send_since = (today(d.division) - make_interval(months => p_months))::date,
+       -- All of it is history until this import has come to its end.
+       SET live_since = NULL, send_since = (today(d.division) - make_interval(months => p_months))::date,
            stage_since = (today(d.division) - make_interval(months => greatest(p_months, p_staging_months)))::date;
     INSERT INTO settings (name, value) VALUES ('send_months', p_months::text)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_at = clock_timestamp();

@@ -20,6 +20,10 @@ CREATE TABLE links (
     lines_unread   boolean NOT NULL DEFAULT false,
     misreads       integer NOT NULL DEFAULT 0,
     gone_at        timestamptz,
+    archived_at    timestamptz,
+    follower       boolean NOT NULL DEFAULT false,
+    kept           text[],
+    seen_value     numeric,
     first_sent     timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_sent      timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_verified  timestamptz,
@@ -39,6 +43,10 @@ COMMENT ON COLUMN links.first_won_at IS 'Deals: the won_time first sent; a deal 
 COMMENT ON COLUMN links.lines_unread IS 'Deals: its lines at Pipedrive are not known and are read before anything is done to them.';
 COMMENT ON COLUMN links.misreads IS 'Deals: how often in a row an answer to added lines did not name what was sent. At three the job becomes a dead letter, so that nothing is added again and again.';
 COMMENT ON COLUMN links.gone_at IS 'Pipedrive answered that the record no longer exists. It is not made again by itself.';
+COMMENT ON COLUMN links.archived_at IS 'Deals: a person archived it. Nothing is sent until reconcile() sees it out of the archive; what changed meanwhile goes out then.';
+COMMENT ON COLUMN links.follower IS 'A person merged this record into another one, which carries the Exact-ID of another link. It is referred to, but its own fields and lines are not sent: two masters would never agree.';
+COMMENT ON COLUMN links.kept IS 'Fields that a person changed at Pipedrive and whose policy leaves them to that person.';
+COMMENT ON COLUMN links.seen_value IS 'Deals: the value at Pipedrive that did not fit what was sent, until its lines and discounts were read back.';
 COMMENT ON COLUMN links.first_sent IS 'First sent or adopted.';
 COMMENT ON COLUMN links.last_sent IS 'Last sent.';
 COMMENT ON COLUMN links.last_verified IS 'Last seen in a list of Pipedrive.';
@@ -87,7 +95,7 @@ COMMENT ON COLUMN job_signals.kind IS 'Kind of object; all_… = every one of th
 COMMENT ON COLUMN job_signals.division IS 'Exact division.';
 COMMENT ON COLUMN job_signals.exact_id IS 'GUID at Exact.';
 COMMENT ON COLUMN job_signals.reason IS 'Which table or function said so.';
-COMMENT ON COLUMN job_signals.argument IS 'For replay: which jobs. For resync: that the record is sent whole.';
+COMMENT ON COLUMN job_signals.argument IS 'For replay: which jobs. For resync: that the record is sent whole. From reconcile(): what it saw at Pipedrive.';
 COMMENT ON COLUMN job_signals.at IS 'When.';
 
 CREATE TABLE jobs (
@@ -120,7 +128,7 @@ COMMENT ON COLUMN jobs.state IS 'ready; waiting until next_attempt_at; blocked b
 COMMENT ON COLUMN jobs.dirty IS 'It changed while it was being sent: it is looked at once more afterwards.';
 COMMENT ON COLUMN jobs.attempts IS 'Attempts so far, counted before they are made. Waiting for a limit is not an attempt.';
 COMMENT ON COLUMN jobs.next_attempt_at IS 'Not before.';
-COMMENT ON COLUMN jobs.lease_until IS 'Who sends it should be done by then.';
+COMMENT ON COLUMN jobs.lease_until IS 'Who sends it should be done by then. For people: nobody takes a job over from a worker that lives.';
 COMMENT ON COLUMN jobs.class IS 'Of the last failure: theirs, ours, capacity, auth, limit.';
 COMMENT ON COLUMN jobs.reason IS 'What is the matter, in plain words.';
 COMMENT ON COLUMN jobs.error IS 'The server''s words.';

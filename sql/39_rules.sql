@@ -83,3 +83,14 @@ CREATE FUNCTION _body_merge(p_sent jsonb, p_diff jsonb) RETURNS jsonb
         || CASE WHEN p_diff ? 'custom_fields' OR p_sent ? 'custom_fields'
                 THEN jsonb_build_object('custom_fields', coalesce(p_sent->'custom_fields', '{}') || coalesce(p_diff->'custom_fields', '{}')) ELSE '{}' END $$;
 COMMENT ON FUNCTION _body_merge(jsonb, jsonb) IS 'What stands at Pipedrive after a difference was accepted.';
+
+CREATE FUNCTION _deal_kept(p_body jsonb, p_owner boolean, p_rules boolean, p_value boolean, p_stage boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT p_body - 'pipeline_id' - CASE WHEN p_owner THEN '' ELSE 'owner_id' END
+                  - CASE WHEN p_rules THEN ARRAY[]::text[] ELSE ARRAY['status', 'stage_id', 'lost_reason'] END
+                  -- A deleted order has no lines at Exact any more; its deal keeps them.
+                  - CASE WHEN p_value THEN '' ELSE 'value' END
+                  -- A stage that Pipedrive does not have (yet): the deal stays where it is.
+                  - CASE WHEN p_stage THEN '' ELSE 'stage_id' END $$;
+COMMENT ON FUNCTION _deal_kept(jsonb, boolean, boolean, boolean, boolean) IS 'What of a wanted deal counts for a deal that exists: owner, status with stage, value and stage only where they are known.';

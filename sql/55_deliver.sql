@@ -58,7 +58,8 @@ BEGIN
     IF v.blocked_until > clock_timestamp() AND v.blocked_reason IS DISTINCT FROM _plain_reason('auth', NULL, NULL, NULL) THEN
         RETURN ceil(extract(epoch FROM v.blocked_until - clock_timestamp()) * 1000)::bigint;
     END IF;
-    IF v.available < p_tokens THEN
+    -- What may wait leaves live orders their reserve, as in _take_batch().
+    IF v.available - (CASE WHEN p_lane <= 1 THEN 0 ELSE v.day_limit * setting('live_reserve_percent')::bigint / CASE WHEN p_lane = 2 THEN 200 ELSE 100 END END) < p_tokens THEN
         RETURN (SELECT ceil(extract(epoch FROM b.reset_at - clock_timestamp()) * 1000)::bigint FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');
     END IF;
     -- Single calls are few and their answer corrects the figure: spent at once.
@@ -66,7 +67,7 @@ BEGIN
     RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION _pipedrive_reserve(integer, integer) IS 'Books tokens for a single call; returns 0, or the milliseconds until there are some.';
+COMMENT ON FUNCTION _pipedrive_reserve(integer, integer) IS 'Books tokens for a single call of a lane; returns 0, or the milliseconds until there are some.';
 
 CREATE FUNCTION _pipedrive_headers(p_headers jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -103,6 +104,31 @@ COMMENT ON FUNCTION _pipedrive_headers(jsonb) IS 'Takes over what the answers'' 
 
 -- ----------------------------------------------------------------- life cycle
 
+CREATE FUNCTION _delivery_times_ahead(p_back_ms bigint DEFAULT 0) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_back  interval := make_interval(secs => p_back_ms / 1000.0);
+    v_now   timestamptz := clock_timestamp();
+BEGIN
+    IF p_back_ms > 0 THEN
+        UPDATE jobs j SET next_attempt_at = j.next_attempt_at - v_back WHERE j.state = 'waiting' AND j.next_attempt_at BETWEEN v_now AND 'infinity'::timestamptz - interval '1 day';
+        UPDATE budgets b SET blocked_until = b.blocked_until - v_back WHERE b.side = 'pipedrive' AND b.blocked_until > v_now;
+        UPDATE looks k SET not_before = k.not_before - v_back WHERE k.done_at IS NULL AND k.not_before > v_now;
+    END IF;
+    -- When it is not known by how much the clock was set back: a job waits for an hour at most, for a limit a day, like the day itself.
+    UPDATE jobs j SET next_attempt_at = v_now
+     WHERE j.state = 'waiting' AND j.next_attempt_at > v_now + CASE WHEN j.class = 'limit' THEN interval '25 hours' ELSE interval '65 minutes' END AND j.next_attempt_at < 'infinity';
+    UPDATE budgets b
+       SET blocked_until = CASE WHEN b.blocked_until <= v_now + interval '25 hours' THEN b.blocked_until END,
+           reset_at = CASE WHEN b.reset_at > v_now + interval '25 hours' THEN v_now + interval '1 day' ELSE b.reset_at END
+     WHERE b.side = 'pipedrive' AND (b.blocked_until > v_now + interval '25 hours' OR b.reset_at > v_now + interval '25 hours');
+    UPDATE looks k SET not_before = v_now WHERE k.done_at IS NULL AND k.not_before > v_now + interval '20 minutes';
+END
+$$;
+COMMENT ON FUNCTION _delivery_times_ahead(bigint) IS 'Jobs, limits and lists that wait for a time that lies too far ahead because the clock was set back: they go on. Called when the worker starts, and with the milliseconds when it sees the clock being set back.';
+
 CREATE FUNCTION _delivery_start() RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -112,6 +138,7 @@ DECLARE
     v_again    integer;
 BEGIN
     PERFORM _note_promotion();
+    PERFORM _delivery_times_ahead();
     -- A former life announced these and did not book an answer: creates are looked up, the rest is worked out anew.
     UPDATE intents SET state = 'unknown', unknown_at = clock_timestamp() WHERE is_create AND state = 'announced';
     GET DIAGNOSTICS v_unknown = ROW_COUNT;
@@ -410,9 +437,13 @@ BEGIN
         END IF;
     END LOOP;
 
+    IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.argument ? 'drift') THEN
+        PERFORM _take_drift(v_signals);
+    END IF;
+
     UPDATE links l SET sent = '{}', lines_unread = (l.kind = 'deal')
       FROM unnest(v_signals) s
-     WHERE s.argument->>'whole' = 'true' AND l.kind = s.kind AND l.division = s.division AND l.exact_id = s.exact_id;
+     WHERE s.argument->>'whole' = 'true' AND NOT l.follower AND l.kind = s.kind AND l.division = s.division AND l.exact_id = s.exact_id;
 
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_deals', 'compare')) THEN
         SELECT array_agg(o.division), array_agg(o.id) INTO v_d, v_i FROM exact_sales_orders o;
@@ -564,7 +595,7 @@ BEGIN
             -- Lines that are not known are read first, a hundred deals a list.
             SELECT array_agg(x.id), array_agg(l.pipedrive_id) INTO v_drop, v_deals
               FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
-              JOIN links l ON l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.exact_id AND l.lines_unread AND l.gone_at IS NULL;
+              JOIN links l ON l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.exact_id AND l.lines_unread AND l.gone_at IS NULL AND l.archived_at IS NULL AND NOT l.follower;
             IF v_drop IS NOT NULL THEN
                 INSERT INTO looks (what, reason, deal_ids)
                 SELECT 'lines', 'readback', array_agg(d.deal) FROM unnest(v_deals) WITH ORDINALITY AS d(deal, n)

@@ -411,8 +411,14 @@ CREATE FUNCTION _job_failed(p_job bigint, p_error text) RETURNS void
     AS $$
 BEGIN
     WITH dropped AS (
-        DELETE FROM intents i WHERE i.job_id = p_job AND i.state = 'announced' AND NOT i.is_create RETURNING i.tokens)
-    UPDATE budgets b SET booked = greatest(0, b.booked - (SELECT coalesce(sum(d.tokens), 0) FROM dropped d)) WHERE b.side = 'pipedrive' AND b.kind = 'day';
+        DELETE FROM intents i WHERE i.job_id = p_job AND i.state = 'announced' AND NOT i.is_create RETURNING i.tokens
+    ), sent AS (
+        -- A create may have been executed, though its answer cannot be booked: looked up before another is made.
+        UPDATE intents i SET state = 'unknown', unknown_at = clock_timestamp() WHERE i.job_id = p_job AND i.state = 'announced' AND i.is_create RETURNING i.tokens
+    ), over AS (
+        SELECT d.tokens FROM dropped d UNION ALL SELECT s.tokens FROM sent s)
+    UPDATE budgets b SET booked = greatest(0, b.booked - (SELECT coalesce(sum(o.tokens), 0) FROM over o)) WHERE b.side = 'pipedrive' AND b.kind = 'day';
+    PERFORM _ask_looks() WHERE EXISTS (SELECT FROM intents i WHERE i.job_id = p_job AND i.state = 'unknown');
     UPDATE jobs SET state = 'dead', class = 'ours', lease_until = NULL, next_attempt_at = NULL, updated_at = clock_timestamp(),
            reason = 'this record cannot be worked out', error = left(p_error, 1000)
      WHERE id = p_job;

@@ -43,6 +43,8 @@ BEGIN
     IF webhook_secret IS NOT NULL THEN
         PERFORM store_secret('exact_webhook_secret', webhook_secret);
     END IF;
+    PERFORM _token_app_changed();
+    PERFORM wake_worker('intake');
     PERFORM _first_instance();
 END
 $$;
@@ -220,7 +222,7 @@ EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'there is no part "%"', pause.part USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts: sending, orders, products, customers, invoices, contacts, history.';
 END
 $$;
-COMMENT ON FUNCTION pause(text) IS 'Stops a part: sending, orders, products, customers, invoices, contacts or history. Nothing is lost; it is picked up at resume().';
+COMMENT ON FUNCTION pause(text) IS 'Stops a part: sending, orders, products, customers, invoices, contacts or history. orders, products and customers stop the polls; history stops what is sent of history, and items nobody ordered. Nothing is lost; it is picked up at resume().';
 
 CREATE FUNCTION resume(part text DEFAULT 'sending') RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -323,11 +325,13 @@ $$;
 COMMENT ON FUNCTION resync(text, uuid) IS 'Compares all records of a kind with what was sent, or sends one record whole once more.';
 
 CREATE FUNCTION stop_worker() RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_stop_worker';
-COMMENT ON FUNCTION stop_worker() IS 'Stops the workers of this database until start_worker(); true when they are gone.';
+COMMENT ON FUNCTION stop_worker() IS 'Stops the workers of this database until start_worker() or the next start of the server, also after a crash: it clears the way for a moment''s work on the database. To stop sending for good: pause(). True when they are gone.';
 CREATE FUNCTION start_worker() RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_start_worker';
 COMMENT ON FUNCTION start_worker() IS 'Lets the launcher start the workers of this database again.';
 CREATE FUNCTION worker_pid(p_kind text) RETURNS integer LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_worker_pid_sql';
 COMMENT ON FUNCTION worker_pid(text) IS 'Process id of the delivery or intake worker of this database; 0 = none.';
+CREATE FUNCTION worker_trouble(p_kind text) RETURNS text LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_worker_trouble_sql';
+COMMENT ON FUNCTION worker_trouble(text) IS 'Why the delivery or intake worker of this database does not run or cannot do its work; NULL when there is nothing to tell. Status shows it.';
 CREATE FUNCTION preloaded() RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_preloaded';
 COMMENT ON FUNCTION preloaded() IS 'Is the library in shared_preload_libraries? Without it there are no workers.';
 
@@ -358,7 +362,7 @@ BEGIN
     FOR v_table IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'exact_pd_sync'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname NOT IN ('credentials', 'exact_consent') LOOP
         EXECUTE format('GRANT SELECT ON exact_pd_sync.%I TO %I', v_table, grant_reader.role);
     END LOOP;
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._deal_kept(jsonb, boolean, boolean, boolean, boolean), exact_pd_sync._policy_body(text, jsonb, text[]), exact_pd_sync._field_policy(text, text), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
 END
 $$;
 COMMENT ON FUNCTION grant_reader(text) IS 'Lets a role (an analyst) read everything but secrets.';
@@ -369,8 +373,8 @@ CREATE FUNCTION grant_operator(role text) RETURNS void
     AS $$
 BEGIN
     PERFORM grant_reader(grant_operator.role);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.set_exact_app(text, text, text, text, text), exact_pd_sync.exact_authorize_url(), exact_pd_sync.add_division(integer, text, text, text), exact_pd_sync.set_pipedrive_account(text, text), exact_pd_sync.configure(text, text), exact_pd_sync.map_salesperson(uuid, bigint), exact_pd_sync.set_default_owner(bigint), exact_pd_sync.name_adoption_field(text, text), exact_pd_sync.verify(), exact_pd_sync.pause(text), exact_pd_sync.resume(text), exact_pd_sync.replay(bigint, text, text), exact_pd_sync.resync(text, uuid), exact_pd_sync.stop_worker(), exact_pd_sync.start_worker() TO %I', grant_operator.role);
-    EXECUTE format('GRANT EXECUTE ON PROCEDURE exact_pd_sync.exact_authorize(text), exact_pd_sync.setup_pipedrive(), exact_pd_sync.poll_orders(), exact_pd_sync.poll_customers(), exact_pd_sync.poll_products(), exact_pd_sync.poll_all(), exact_pd_sync.import_history(integer, integer) TO %I', grant_operator.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.set_exact_app(text, text, text, text, text), exact_pd_sync.exact_authorize_url(), exact_pd_sync.add_division(integer, text, text, text), exact_pd_sync.set_pipedrive_account(text, text), exact_pd_sync.configure(text, text), exact_pd_sync.map_salesperson(uuid, bigint), exact_pd_sync.set_default_owner(bigint), exact_pd_sync.name_adoption_field(text, text), exact_pd_sync.set_field_policy(text, text, text), exact_pd_sync.verify(), exact_pd_sync.pause(text), exact_pd_sync.resume(text), exact_pd_sync.replay(bigint, text, text), exact_pd_sync.resync(text, uuid), exact_pd_sync.stop_worker(), exact_pd_sync.start_worker() TO %I', grant_operator.role);
+    EXECUTE format('GRANT EXECUTE ON PROCEDURE exact_pd_sync.exact_authorize(text), exact_pd_sync.setup_pipedrive(), exact_pd_sync.poll_orders(), exact_pd_sync.poll_customers(), exact_pd_sync.poll_products(), exact_pd_sync.poll_all(), exact_pd_sync.import_history(integer, integer), exact_pd_sync.reconcile() TO %I', grant_operator.role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON exact_pd_sync.status_rules TO %I', grant_operator.role);
     EXECUTE format('GRANT INSERT ON exact_pd_sync.job_signals TO %I', grant_operator.role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.wake_worker(text), exact_pd_sync._signal_all() TO %I', grant_operator.role);

@@ -96,7 +96,10 @@ BEGIN
     SELECT * INTO v FROM exact_consent;
     part := 'exact consent';
     IF v IS NULL OR v.issued_at IS NULL THEN state := 'red'; since := NULL; last_success := NULL; detail := 'no consent yet: exact_authorize_url(), then CALL exact_authorize()';
-    ELSIF v.state <> 'ok' THEN state := 'red'; since := v.issued_at; last_success := v.issued_at; detail := 'a person must consent again: exact_authorize_url(). ' || coalesce(v.last_error, '');
+    ELSIF v.state <> 'ok' THEN state := 'red'; since := v.issued_at; last_success := v.issued_at; detail := CASE v.refused WHEN 'app' THEN 'Exact does not accept the app: SELECT exact_pd_sync.set_exact_app(…) with the right id and secret. '
+                                                                                                                       WHEN 'consent' THEN 'a person must consent again: exact_authorize_url(). '
+                                                                                                                       ELSE 'a person must consent again: exact_authorize_url(), or set_exact_app() if the secret is another one by now. ' END || coalesce(v.last_error, '');
+    ELSIF v.failures > 0 AND v.access_expires_at < clock_timestamp() THEN state := 'red'; since := v.access_expires_at; last_success := v.issued_at; detail := format('no valid token: %s refreshes brought none. %s%s', v.failures, coalesce(v.last_error, 'The last answer was not seen.'), ' It is tried again' || to_char(v.retry_at, ' "at" HH24:MI:SS'));
     ELSIF v.issued_at < clock_timestamp() - interval '20 days' THEN state := 'yellow'; since := v.issued_at; last_success := v.issued_at; detail := 'the refresh token ends 30 days after its last use';
     ELSE state := 'green'; since := v.issued_at; last_success := v.issued_at; detail := format('token pair %s, %s', v.generation, _age(v.issued_at)); END IF;
     RETURN NEXT;
@@ -137,7 +140,9 @@ BEGIN
     ELSIF is_paused('sending') THEN
         state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'sending'); detail := format('paused; %s jobs wait. SELECT exact_pd_sync.resume()', v_n);
     ELSIF worker_pid('delivery') = 0 THEN
-        state := 'red'; detail := format('the delivery worker does not run; %s jobs wait', v_n);
+        state := 'red'; detail := format('the delivery worker does not run: %s; %s jobs wait', worker_trouble('delivery'), v_n);
+    ELSIF worker_trouble('delivery') IS NOT NULL THEN
+        state := 'red'; detail := format('the delivery worker cannot work: %s; %s jobs wait', worker_trouble('delivery'), v_n);
     ELSIF v_gate IS NOT NULL THEN
         state := 'red'; since := (SELECT max(b.blocked_until) FROM budgets b WHERE b.side = 'pipedrive'); detail := format('%s; %s jobs wait', v_gate, v_n);
     ELSIF EXISTS (SELECT FROM budgets b JOIN jobs j ON j.state = 'ready' AND j.lane >= CASE WHEN b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 200 THEN 2 ELSE 3 END
@@ -158,6 +163,22 @@ BEGIN
     SELECT min(j.updated_at) INTO since FROM jobs j WHERE j.state = 'dead';
     state := CASE WHEN v_dead = 0 THEN 'green' ELSE 'yellow' END;
     detail := CASE WHEN v_dead = 0 THEN 'none' ELSE format('%s: SELECT * FROM exact_pd_sync.dead_letters', v_dead) END;
+    RETURN NEXT;
+
+    part := 'reconcile'; since := NULL; last_success := NULL;
+    SELECT r.finished_at, r.equal, r.summary INTO v FROM reconcile_results r ORDER BY r.run_id DESC LIMIT 1;
+    last_success := v.finished_at;
+    SELECT count(*), min(f.first_seen) INTO v_n, since FROM drift_findings f WHERE f.resolved_at IS NULL AND f.action NOT IN ('restored', 'left', 'followed') AND f.what <> 'archived';
+    v_gate := (SELECT r.error FROM sync_runs r WHERE r.what = 'reconcile' AND r.state <> 'running' ORDER BY r.id DESC LIMIT 1);
+    IF v_gate IS NOT NULL THEN state := 'yellow'; detail := 'the last run failed: ' || v_gate;
+    ELSIF v.finished_at IS NULL THEN
+        state := CASE WHEN EXISTS (SELECT FROM links l WHERE l.first_sent < clock_timestamp() - interval '2 days') THEN 'yellow' ELSE 'green' END;
+        detail := 'never compared yet: CALL exact_pd_sync.reconcile(), or schedule()';
+    ELSIF v.finished_at < clock_timestamp() - interval '48 hours' AND EXISTS (SELECT FROM schedule_list() s WHERE s.command ~ 'reconcile') THEN
+        state := 'yellow'; detail := format('last compared %s although it is scheduled every night', _age(v.finished_at));
+    ELSIF v_n > 0 THEN state := 'yellow'; detail := v.summary;
+    ELSIF NOT v.equal THEN state := 'yellow'; detail := v.summary;
+    ELSE state := 'green'; detail := format('%s, compared %s', v.summary, _age(v.finished_at)); END IF;
     RETURN NEXT;
 
     part := 'budget'; since := NULL;

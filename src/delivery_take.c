@@ -168,7 +168,12 @@ take_failed(Delivery *d, const TakeArgs *take, const ErrorData *error)
 	delivery_log_error(error, "planning a batch of jobs");
 	if (take->planned || delivery_error_passes(error) ||
 		delivery_error_blames_nobody(error))
+	{
 		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
+		d->take_failed = delivery_error_blames_nobody(error);
+		if (d->take_failed)
+			delivery_trouble(d, error);
+	}
 	else if (take->jobs > 1)
 		d->single_takes = SINGLE_TAKES;
 	else if (delivery_error_is_room(error) && ++d->no_room < NO_ROOM_ATTEMPTS)
@@ -281,6 +286,7 @@ delivery_take(Delivery *d)
 	}
 	if (d->single_takes > 0)
 		d->single_takes--;
+	d->take_failed = false;
 	d->parked = 0;
 	d->no_room = 0;
 	d->worked |= take.calls > 0 || take.due_ms == 0;

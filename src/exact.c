@@ -28,6 +28,7 @@
 #include "lib/stringinfo.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "exact_internal.h"
 #include "exact_write.h"
@@ -325,7 +326,7 @@ retry_after_ms(const EpdsHttpAnswer *answer)
  * Until when Exact allows this process no calls to a division; so the other
  * feeds of a run need not ask to learn the same.
  */
-static TimestampTz limited_until = 0;
+static int64 limited_until = 0; /* of the clock that never jumps */
 static int	limited_division = 0;
 
 /* Throw: the limit ends too late to be waited for. */
@@ -335,7 +336,7 @@ throw_limited(int division, const EpdsHttpAnswer *answer, int64 wait_ms)
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													wait_ms);
 
-	limited_until = until;
+	limited_until = epds_clock_ms() + wait_ms;
 	limited_division = division;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -368,8 +369,7 @@ book_call(int division, const char *feed, bool importing, bool *said)
 
 	if (division == limited_division)
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   limited_until);
+		int64		left = limited_until - epds_clock_ms();
 
 		if (left > 0)
 			throw_limited(division, NULL, left);

@@ -26,8 +26,8 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "exact.h"
 #include "settings.h"
@@ -41,7 +41,7 @@
 typedef struct IntakeTrouble
 {
 	int			delay_ms;		/* 0: none */
-	TimestampTz not_before;
+	int64		not_before;		/* of the clock that never jumps */
 	char		message[512];	/* already in the log */
 } IntakeTrouble;
 
@@ -75,8 +75,7 @@ keep_alive(IntakeTrouble *trouble)
 		strlcpy(trouble->message, error->message, sizeof(trouble->message));
 		trouble->delay_ms = trouble->delay_ms == 0 ? RETRY_MIN_MS :
 			Min(trouble->delay_ms * 2, RETRY_MAX_MS);
-		trouble->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														  trouble->delay_ms);
+		trouble->not_before = epds_clock_ms() + trouble->delay_ms;
 	}
 	PG_END_TRY();
 }
@@ -97,7 +96,8 @@ epds_intake_main(void)
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
 		due = epds_oauth_due_in();
-		if (due == 0 && trouble.not_before <= GetCurrentTimestamp())
+		epds_worker_trouble(NULL);
+		if (due == 0 && trouble.not_before <= epds_clock_ms())
 		{
 			epds_worker_report("keeping the token of Exact Online alive");
 			keep_alive(&trouble);

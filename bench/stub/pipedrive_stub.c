@@ -11,7 +11,8 @@
  *
  * One process, one thread: epoll, HTTP/1.1 with keep-alive, loopback only.
  * Prints one JSON line when it listens.  GET /stub/stats tells how many
- * requests of which kind came, POST /stub/reset forgets that.
+ * requests of which kind came, POST /stub/reset forgets that.  POST
+ * /stub/faults?every=20 makes every twentieth PATCH go wrong, 0 none.
  *
  * Usage: pipedrive_stub [--port N]
  *
@@ -103,6 +104,11 @@ static Shelf shelves[] = {
 	{"/api/v2/organizationFields", {0}},
 	{"/api/v2/productFields", {0}},
 };
+
+/* Every so many PATCHes something goes wrong, by turns; 0 = never. */
+static unsigned long fault_every = 0;
+static unsigned long patches = 0;
+static unsigned long faults = 0;
 
 static volatile sig_atomic_t stop = 0;
 static uint64_t counts[KINDS];
@@ -452,7 +458,6 @@ put_data(Buffer *out, const Request *request)
 	uint64_t	deal = of_deal ?
 		strtoull(request->path + sizeof(deals) - 1, NULL, 10) : 0;
 	bool		of_line = of_deal && strstr(request->path, "/products") != NULL;
-	char		text[32];
 
 	if (strcmp(request->method, "GET") == 0)
 	{
@@ -485,8 +490,8 @@ put_data(Buffer *out, const Request *request)
 	}
 	if (of_deal && strstr(request->path, "/discounts") != NULL)
 	{
-		snprintf(text, sizeof(text), "%llx", (unsigned long long) next_id++);
-		putf(out, "{\"id\":\"30195b0e-7577-4f52-a5cf-%12.12s\"}", text);
+		putf(out, "{\"id\":\"30195b0e-7577-4f52-a5cf-%012llx\"}",
+			 (unsigned long long) next_id++);
 		return KIND_OTHER;
 	}
 	if (of_line && strstr(request->path, "/bulk") != NULL)
@@ -516,19 +521,71 @@ put_stats(Buffer *out)
 			 (unsigned long long) counts[i]);
 		total += counts[i];
 	}
-	putf(out, "\"requests\":%llu}\n", (unsigned long long) total);
+	putf(out, "\"faults\":%lu,\"requests\":%llu}\n", faults,
+		 (unsigned long long) total);
 }
 
-/* Answer one request. */
-static void
+/*
+ * Something else than the answer: no answer at all, half of one, an error as
+ * JSON or HTML, and rarely (it silences the caller) a 429.  False = close the
+ * connection, after what was put into it.
+ */
+static bool
+misbehave(Connection *connection)
+{
+	static const char error[] = "{\"success\":false,\"error\":\"bench\"}";
+	static const char page[] = "<html><body>Bad Gateway</body></html>";
+	unsigned long n = faults++;
+
+	if (n % 50 == 49)
+	{
+		putf(&connection->out, "HTTP/1.1 429 Too Many Requests\r\n"
+			 "content-type: application/json\r\nretry-after: 1\r\n"
+			 "x-ratelimit-remaining: 0\r\ncontent-length: %zu\r\n\r\n%s",
+			 sizeof(error) - 1, error);
+		return true;
+	}
+	switch (n % 4)
+	{
+		case 0:
+			return false;
+		case 1:
+			putf(&connection->out, "HTTP/1.1 200 OK\r\n"
+				 "content-type: application/json\r\n"
+				 "content-length: 5000\r\n\r\n{\"success\":true,\"data\":{");
+			return false;
+		case 2:
+			putf(&connection->out, "HTTP/1.1 500 Error\r\n"
+				 "content-type: application/json\r\n"
+				 "content-length: %zu\r\n\r\n%s", sizeof(error) - 1, error);
+			return true;
+		default:
+			putf(&connection->out, "HTTP/1.1 502 Bad Gateway\r\n"
+				 "content-type: text/html\r\n"
+				 "content-length: %zu\r\n\r\n%s", sizeof(page) - 1, page);
+			return true;
+	}
+}
+
+/* Answer one request.  False = close the connection. */
+static bool
 answer(Connection *connection, const Request *request)
 {
 	static Buffer body;
 	int			status = strcmp(request->method, "POST") == 0 ? 201 : 200;
 
 	body.len = 0;
+	if (fault_every > 0 && strcmp(request->method, "PATCH") == 0 &&
+		++patches % fault_every == 0)
+		return misbehave(connection);
 	if (strcmp(request->path, "/stub/stats") == 0)
 		put_stats(&body);
+	else if (strcmp(request->path, "/stub/faults") == 0)
+	{
+		fault_every = strtoul(request->query + strspn(request->query, "every="),
+							  NULL, 10);
+		putf(&body, "{}\n");
+	}
 	else if (strcmp(request->path, "/stub/reset") == 0)
 	{
 		memset(counts, 0, sizeof(counts));
@@ -553,6 +610,7 @@ answer(Connection *connection, const Request *request)
 		 "x-daily-ratelimit-token-remaining: 100000000\r\n"
 		 "content-length: %zu\r\n\r\n", status, body.len);
 	put(&connection->out, body.data, body.len);
+	return true;
 }
 
 /*
@@ -608,6 +666,7 @@ serve(Connection *connection)
 {
 	static Request request;
 	size_t		done = 0;
+	bool		go_on = true;
 
 	for (;;)
 	{
@@ -625,14 +684,16 @@ serve(Connection *connection)
 		after = connection->in.data + done + used;
 		kept = *after;
 		*after = '\0';
-		answer(connection, &request);
+		go_on = answer(connection, &request);
 		*after = kept;
 		done += (size_t) used;
+		if (!go_on)
+			break;
 	}
 	memmove(connection->in.data, connection->in.data + done,
 			connection->in.len - done);
 	connection->in.len -= done;
-	return true;
+	return go_on;
 }
 
 /* Write what waits.  False = close the connection. */
@@ -693,7 +754,10 @@ drive(Connection *connection, int epoll_fd)
 			break;
 	}
 	connection->in.data[connection->in.len] = '\0';
-	return serve(connection) && flush(connection, epoll_fd);
+	if (serve(connection))
+		return flush(connection, epoll_fd);
+	(void) flush(connection, epoll_fd);
+	return false;
 }
 
 static void
