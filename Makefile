@@ -87,6 +87,7 @@ SQL_PIECES = \
 	sql/39_rules.sql \
 	sql/40_wanted.sql \
 	sql/50_plan.sql \
+	sql/54_causes.sql \
 	sql/55_deliver.sql \
 	sql/56_settle.sql \
 	sql/60_look.sql \

@@ -330,7 +330,10 @@ CREATE FUNCTION _token_stored(p_expires_in integer, p_how text) RETURNS void
           VALUES ('ok', 1, clock_timestamp(), clock_timestamp() + make_interval(secs => p_expires_in))
           ON CONFLICT (only_row) DO UPDATE
              SET state = 'ok', generation = c.generation + 1, issued_at = excluded.issued_at, access_expires_at = excluded.access_expires_at,
-                 last_error = NULL, refused = NULL, failures = 0, retry_at = NULL $$;
+                 last_error = NULL, refused = NULL, failures = 0, retry_at = NULL;
+          -- A person consented anew: what was refused for want of a consent is no reason to stop any longer.
+          DELETE FROM exact_pd_sync.budgets b
+           WHERE p_how = 'consent' AND b.side = 'exact' AND b.kind LIKE 'errors:%' AND b.blocked_reason LIKE 'HTTP 401%' $$;
 COMMENT ON FUNCTION _token_stored(integer, text) IS 'A new token pair was stored in this transaction.';
 
 CREATE FUNCTION _token_failed(p_state text, p_error text, p_refused text DEFAULT NULL) RETURNS void

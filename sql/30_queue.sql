@@ -136,7 +136,9 @@ COMMENT ON COLUMN jobs.created_at IS 'Since when.';
 COMMENT ON COLUMN jobs.updated_at IS 'Last change of its state.';
 CREATE INDEX jobs_ready ON jobs (lane, priority, id) WHERE state = 'ready';
 CREATE INDEX jobs_waiting ON jobs (next_attempt_at) WHERE state = 'waiting';
-CREATE INDEX jobs_state ON jobs (state) WHERE state NOT IN ('ready', 'waiting');
+-- Without sending: there are few, each job is it once, and what is gone from an index still has to be passed.
+CREATE INDEX jobs_state ON jobs (state) WHERE state NOT IN ('ready', 'waiting', 'sending');
+CREATE INDEX jobs_person ON jobs (class) WHERE state = 'waiting' AND class IN ('capacity', 'auth');
 
 CREATE TABLE job_needs (
     job_id    bigint NOT NULL REFERENCES jobs ON DELETE CASCADE,

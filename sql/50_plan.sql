@@ -222,10 +222,10 @@ BEGIN
                     'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN coalesce(r.comments, '') END)),
                jsonb_strip_nulls(jsonb_build_object(
                     'product_id', CASE WHEN r.product_id IS DISTINCT FROM r.old_product_id THEN r.old_product_id END,
-                    'item_price', CASE WHEN r.item_price IS DISTINCT FROM r.old_item_price THEN r.old_item_price END,
-                    'quantity', CASE WHEN r.quantity IS DISTINCT FROM r.old_quantity THEN r.old_quantity END,
-                    'discount', CASE WHEN r.discount IS DISTINCT FROM r.old_discount THEN r.old_discount END,
-                    'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN r.old_comments END)),
+                    'item_price', CASE WHEN r.item_price IS DISTINCT FROM r.old_item_price THEN nullif(r.old_item_price, 'NaN') END,
+                    'quantity', CASE WHEN r.quantity IS DISTINCT FROM r.old_quantity THEN nullif(r.old_quantity, 'NaN') END,
+                    'discount', CASE WHEN r.discount IS DISTINCT FROM r.old_discount THEN nullif(r.old_discount, 'NaN') END,
+                    'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN nullif(r.old_comments, chr(1)) END)),
                5, false, ARRAY[r.line_id]
           FROM ranked r WHERE r.what = 'change' AND NOT r.replaced
         UNION ALL
@@ -243,7 +243,7 @@ BEGIN
                CASE WHEN c.amount IS NULL THEN NULL
                     WHEN c.discount_key IS NULL THEN jsonb_build_object('description', 'Afronding', 'amount', c.amount, 'type', 'amount')
                     ELSE jsonb_strip_nulls(jsonb_build_object('amount', c.amount, 'type', CASE WHEN c.discount_sent < 0 THEN 'amount' END)) END,
-               CASE WHEN c.discount_sent IS NOT NULL THEN jsonb_build_object('amount', c.discount_sent) END,
+               CASE WHEN c.discount_sent IS NOT NULL THEN jsonb_build_object('amount', nullif(c.discount_sent, -1)) END,
                CASE WHEN c.amount IS NULL THEN 3 ELSE 5 END, c.amount IS NOT NULL AND c.discount_key IS NULL, NULL
           FROM closing c
          WHERE c.amount IS DISTINCT FROM c.discount_sent

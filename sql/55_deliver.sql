@@ -142,6 +142,7 @@ BEGIN
     -- A former life announced these and did not book an answer: creates are looked up, the rest is worked out anew.
     UPDATE intents SET state = 'unknown', unknown_at = clock_timestamp() WHERE is_create AND state = 'announced';
     GET DIAGNOSTICS v_unknown = ROW_COUNT;
+    PERFORM _doubt(array_agg(i.id)) FROM intents i WHERE NOT i.is_create HAVING count(*) > 0;
     DELETE FROM intents WHERE NOT is_create;
     UPDATE links l SET lines_unread = true
       FROM intents i
@@ -410,11 +411,15 @@ BEGIN
 
     FOR v_signal IN SELECT * FROM unnest(v_signals) s WHERE s.kind IN ('replay') LOOP
         WITH again AS (
-            UPDATE jobs j SET state = 'ready', attempts = 0, class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
+            -- What the sync itself tries again gets one attempt, not a new row of them.
+            UPDATE jobs j SET state = 'ready', attempts = CASE WHEN v_signal.argument ? 'by' THEN j.attempts ELSE 0 END,
+                   class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
              WHERE j.state IN ('dead', 'waiting') AND j.next_attempt_at IS DISTINCT FROM 'infinity'
                AND (v_signal.argument->>'job' IS NULL OR j.id = (v_signal.argument->>'job')::bigint)
                AND (v_signal.argument->>'kind' IS NULL OR j.kind = v_signal.argument->>'kind')
                AND (v_signal.argument->>'class' IS NULL OR j.class = v_signal.argument->>'class')
+               AND (v_signal.argument->>'cause' IS NULL OR (_dead_cause(j.reason)).cause = v_signal.argument->>'cause')
+               AND (v_signal.argument->>'by' IS NULL OR j.state = 'dead' AND v_signal.argument->>'by' = ANY (string_to_array((_dead_cause(j.reason)).revived_by, ' ')))
             RETURNING j.kind, j.division, j.exact_id
         ), forgotten AS (
             -- What is gone at Pipedrive is made anew.
@@ -462,6 +467,7 @@ BEGIN
               WHERE l.kind = 'organization' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_organizations', 'compare'))) x
       WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = x.division AND l.exact_id = x.exact_id)
          OR EXISTS (SELECT FROM job_needs n WHERE n.kind = 'organization' AND n.division = x.division AND n.exact_id = x.exact_id)
+         OR EXISTS (SELECT FROM jobs j WHERE j.kind = 'organization' AND j.division = x.division AND j.exact_id = x.exact_id)
      HAVING count(*) > 0;
     -- Products: what is linked, and every item for sale unless only ordered ones are wanted.
     PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.exact_id), array_agg(4), array_agg(0::bigint))
@@ -470,6 +476,7 @@ BEGIN
               WHERE l.kind = 'product' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_products', 'compare'))) x
       WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = x.division AND l.exact_id = x.exact_id)
          OR EXISTS (SELECT FROM job_needs n WHERE n.kind = 'product' AND n.division = x.division AND n.exact_id = x.exact_id)
+         OR EXISTS (SELECT FROM jobs j WHERE j.kind = 'product' AND j.division = x.division AND j.exact_id = x.exact_id)
          OR (SELECT setting('products')) = 'all'
             AND (SELECT w.for_sale FROM (SELECT * FROM wanted_products y WHERE y.division = x.division AND y.exact_id = x.exact_id OFFSET 0) w)
      HAVING count(*) > 0;
@@ -708,7 +715,7 @@ BEGIN
 
     -- Nothing to do: the wanted state is what was sent.
     DELETE FROM jobs j
-     WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+     WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
 
     UPDATE budgets b SET booked = b.booked + coalesce((SELECT sum(i.tokens) FROM intents i WHERE i.id > v_first), 0)
      WHERE b.side = 'pipedrive' AND b.kind = 'day';

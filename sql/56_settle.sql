@@ -110,6 +110,45 @@ END
 $$;
 COMMENT ON FUNCTION _learn_refusals(_result[]) IS 'Notes in settings what Pipedrive refuses and the references leave open: negative lines, zero quantities, won_time at creation. The deals concerned are planned anew.';
 
+CREATE FUNCTION _doubt(p_calls bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_done  text[] := (SELECT array_agg(DISTINCT i.operation) FROM intents i WHERE i.id = ANY (p_calls) AND NOT i.is_create);
+    v       intents;
+BEGIN
+    IF v_done IS NULL THEN
+        RETURN;
+    END IF;
+    -- Repeating a change does no harm.  But Exact may go back to what was sent before it, and then it must not seem to be there already.
+    FOR v IN SELECT i.* FROM intents i WHERE i.id = ANY (p_calls) AND i.operation = 'update' ORDER BY i.id LOOP
+        UPDATE links l SET sent = _body_doubt(l.sent, v.body) WHERE l.kind = v.kind AND l.division = v.division AND l.exact_id = v.exact_id;
+    END LOOP;
+    IF v_done && ARRAY['line_change', 'line_delete'] THEN
+        -- A line that is wanted after all is changed as a whole; if it is gone by then, that is found out and the lines are read back.
+        UPDATE line_links k
+           SET product_id = CASE WHEN i.body IS NULL OR i.body ? 'product_id' THEN 0 ELSE k.product_id END,
+               quantity = CASE WHEN i.body IS NULL OR i.body ? 'quantity' THEN 'NaN' ELSE k.quantity END,
+               item_price = CASE WHEN i.body IS NULL OR i.body ? 'item_price' THEN 'NaN' ELSE k.item_price END,
+               discount = CASE WHEN k.discount <> -2 AND (i.body IS NULL OR i.body ? 'discount') THEN 'NaN' ELSE k.discount END,
+               comments = CASE WHEN i.body IS NULL OR i.body ? 'comments' THEN chr(1) ELSE k.comments END
+          FROM intents i
+         WHERE i.id = ANY (p_calls) AND i.operation IN ('line_change', 'line_delete')
+           AND k.division = i.division AND k.order_id = i.exact_id AND k.line_id = ANY (i.line_ids);
+    END IF;
+    IF v_done && ARRAY['discount_change', 'discount_delete'] THEN
+        UPDATE links l SET discount_sent = -1 FROM intents i
+         WHERE i.id = ANY (p_calls) AND i.operation IN ('discount_change', 'discount_delete') AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id
+           AND l.discount_key IS NOT NULL;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _doubt(bigint[]) IS 'Changes and deletions were announced and their answers are not known: what they named counts as neither old nor new, so that it is sent again whatever is wanted next.';
+
 CREATE FUNCTION _settle_accepted(p_results _result[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -299,7 +338,7 @@ BEGIN
             SELECT w.*, CASE WHEN w.outcome = 'permanent' AND j.dirty THEN 'ready'
                              WHEN w.outcome = 'permanent' OR w.outcome = 'gone' AND NOT w.part_gone THEN 'dead'
                              WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
-                             WHEN w.outcome IN ('retry', 'unknown', 'gone') AND NOT w.down AND j.attempts >= setting('max_attempts')::integer THEN 'dead'
+                             WHEN w.outcome IN ('retry', 'unknown', 'gone') AND NOT w.down AND j.attempts >= setting('max_attempts')::integer THEN CASE WHEN j.dirty AND w.outcome = 'retry' THEN 'ready' ELSE 'dead' END
                              -- What is there is read back first; whether it then goes on at once, _look_done() says.
                              WHEN w.outcome IN ('unknown', 'gone') THEN 'ready'
                              ELSE 'waiting' END AS state
@@ -328,16 +367,17 @@ BEGIN
            reason = 'Pipedrive takes the lines of this deal and three times did not answer with what was sent; compare the deal with its order, then replay'
      WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r WHERE r.operation IN ('line_add', 'line_delete'))) AND j.state = 'sending'
        AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread AND l.misreads >= 3)
-       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+       AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
 
     -- Done when nothing announced is left; what changed meanwhile is looked at again.
+    -- Asked job by job, not as a join: that would read all of intents, and what is gone from it, in each batch.
     UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now
      WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending'
        AND (j.dirty OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
             OR EXISTS (SELECT FROM unnest(p_results) r WHERE r.job_id = j.id AND r.outcome = 'not_sent'))
-       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+       AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
     DELETE FROM jobs j
-     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending' AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
 END
 $$;
 COMMENT ON FUNCTION _settle_jobs(_result[]) IS 'What becomes of the jobs: done, again, later, looked up, or a dead letter.';
@@ -394,11 +434,14 @@ BEGIN
         PERFORM _settle_refused(v);
     END IF;
 
+    PERFORM _doubt(array_agg(r.id)) FROM unnest(v) r WHERE r.outcome IN ('retry', 'unknown') AND NOT r.is_create HAVING count(*) > 0;
+
     -- Booked: the announcement goes, but for creates of unknown outcome.  Lines of a known deal are read back instead.
-    DELETE FROM intents i USING unnest(v) r
-     WHERE i.id = r.id AND (r.outcome <> 'unknown' OR NOT r.is_create
-            OR r.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id));
-    UPDATE intents i SET state = 'unknown', unknown_at = v_now FROM unnest(v) r WHERE i.id = r.id AND r.outcome = 'unknown' AND i.state <> 'unknown';
+    DELETE FROM intents i
+     WHERE i.id = ANY (ARRAY(SELECT r.id FROM unnest(v) r
+                              WHERE r.outcome <> 'unknown' OR NOT r.is_create
+                                 OR r.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id)));
+    UPDATE intents i SET state = 'unknown', unknown_at = v_now WHERE i.id = ANY (ARRAY(SELECT r.id FROM unnest(v) r WHERE r.outcome = 'unknown')) AND i.state <> 'unknown';
 
     PERFORM _settle_jobs(v);
 END

@@ -57,6 +57,12 @@
  */
 #define PROBE_PATIENCE_MS 60000
 
+/*
+ * A refusal has some hundred bytes.  A larger one is not read: as a tree a text
+ * of many small values takes forty times its length.
+ */
+#define MAX_REFUSAL (256 * 1024)
+
 /* Longest part of a remote message that is shown and kept. */
 #define MAX_MESSAGE 300
 
@@ -172,7 +178,8 @@ error_message(const EpdsHttpAnswer *answer)
 	const cJSON *error;
 	const cJSON *value;
 
-	if (strcmp(answer->content_type, "application/json") != 0)
+	if (strcmp(answer->content_type, "application/json") != 0 ||
+		answer->body_len > MAX_REFUSAL)
 		return NULL;
 	json = epds_json_parse(answer->body, answer->body_len);
 	error = cJSON_GetObjectItemCaseSensitive(json, "error");

@@ -38,6 +38,13 @@
 #define WRITE_ANSWER_MOST ((size_t) 4 * 1024 * 1024)
 
 /*
+ * The same of a list: five hundred records with hundreds of custom fields have
+ * some 10 MB.  Answers are looked at as trees, and as a tree a text of many
+ * small values takes forty times its length.
+ */
+#define READ_ANSWER_MOST ((size_t) 16 * 1024 * 1024)
+
+/*
  * epds_outcome_name
  *		The word SQL knows an outcome by.  A constant.
  */
@@ -159,7 +166,8 @@ make_request(const EpdsPipedrive *account, const char *method,
 	request->headers = headers;
 	request->body = body;
 	request->body_len = body ? strlen(body) : 0;
-	request->max_answer = strcmp(method, "GET") == 0 ? 0 : WRITE_ANSWER_MOST;
+	request->max_answer = strcmp(method, "GET") == 0 ? READ_ANSWER_MOST :
+		WRITE_ANSWER_MOST;
 	request->tag = tag;
 }
 

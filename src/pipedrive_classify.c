@@ -26,6 +26,7 @@
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -350,7 +351,9 @@ take_line_values(const cJSON *record, PipedriveVerdict *verdict)
 														  "item_price");
 
 	verdict->nproducts++;
-	if (!cJSON_IsNumber(quantity) || !cJSON_IsNumber(price))
+	/* 1e400 is a number, too, and would be "inf" in what SQL is told */
+	if (!cJSON_IsNumber(quantity) || !cJSON_IsNumber(price) ||
+		!isfinite(quantity->valuedouble) || !isfinite(price->valuedouble))
 		return;
 	verdict->quantities[verdict->nvalued] = quantity->valuedouble;
 	verdict->prices[verdict->nvalued] = price->valuedouble;

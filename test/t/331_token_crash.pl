@@ -42,8 +42,8 @@ sub no_wait { $t->sql('UPDATE exact_pd_sync.exact_consent SET retry_at = NULL');
 sub token_calls
 {
 	my ($code) = @_;
-	# what was asked for; a call that only hung was not
-	return join ' ', grep { $_ } map { $_->{operation} } grep { $_->{path} eq $token } $t->exact_calls($code);
+	# a call that only hung was not answered, nor did it lead to anything
+	return join ' ', map { $_->{operation} // 'fault' } grep { $_->{path} eq $token && ($_->{note} // '') !~ /nothing executed/ } $t->exact_calls($code);
 }
 
 sub until_true

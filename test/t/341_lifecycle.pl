@@ -320,11 +320,11 @@ $t->node->reload;
 my $warnings = () = $t->log_since($position) =~ /WARNING: .*no free worker slot/g;
 cmp_ok($warnings, '<=', 2, 'the log says it once for each look at the settings');
 like($t->log_since($position), qr/HINT:  Raise max_worker_processes/, '... and what to do');
-setting('exact_pd_sync.databases', 'sync');
+$t->sql('DROP DATABASE other', db => 'postgres');
 workers_become('sync', 'delivery intake', 'as soon as two are freed it gets them', 20);
 complete('after the shortage');
 $position = $t->log_position;
-setting('exact_pd_sync.databases', 'sync,other');
+$t->sql('CREATE DATABASE other', db => 'postgres');
 my $until = time + 30;
 usleep(50_000) until $t->log_since($position) =~ /for database "other": no free worker slot/ || time > $until;
 like($t->log_since($position), qr/for database "other": no free worker slot/, 'the next shortage is said again');
@@ -333,7 +333,6 @@ complete('who has workers keeps them');
 # ----------
 note 'not preloaded, and again';
 # ----------
-setting('exact_pd_sync.databases');
 $t->node->append_conf('postgresql.conf', "max_worker_processes = 16\nexact_pd_sync.databases = 'sync'\nshared_preload_libraries = ''\n");
 $t->node->restart;
 like($t->sql($sending), qr/^red .*not in shared_preload_libraries/, 'without preloading nothing runs, and status says why');

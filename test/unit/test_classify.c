@@ -199,6 +199,15 @@ test_ids(void)
 	classify(&c);
 	is_int(verdict.outcome, EPDS_OUTCOME_UNKNOWN,
 		   "one unreadable id makes the whole unknown");
+
+	c.body = "{\"data\":[{\"id\":1,\"product_id\":11,\"quantity\":2,\"item_price\":0.5}]}";
+	classify(&c);
+	ok(verdict.nvalued == 1 && verdict.quantities[0] == 2 &&
+	   verdict.prices[0] == 0.5, "quantity and price of a line");
+	c.body = "{\"data\":[{\"id\":1,\"product_id\":11,\"quantity\":1e400,\"item_price\":1}]}";
+	classify(&c);
+	ok(verdict.outcome == EPDS_OUTCOME_OK && verdict.nproducts == 1 &&
+	   verdict.nvalued == 0, "a number beyond all numbers is not told");
 }
 
 /* More records than there is room for must not be written behind the room. */
