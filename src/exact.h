@@ -48,7 +48,7 @@ extern void epds_exact_probe(const char *access_token, const char *base_url,
 /* Refuses every write but those on the short list; ERROR otherwise. */
 extern void epds_exact_check_write(const char *method, const char *path);
 
-/* poll.c: drain one feed; returns rows staged. */
+/* poll.c: drain one feed, leaving room to others; returns rows staged. */
 extern int64 epds_poll_feed(int division, const char *feed, int64 run_id);
 
 #endif							/* EPDS_EXACT_H */

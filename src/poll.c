@@ -313,7 +313,7 @@ poll_feed(int division, const char *feed, int64 run_id, bool importing)
 int64
 epds_poll_feed(int division, const char *feed, int64 run_id)
 {
-	return poll_feed(division, feed, run_id, false);
+	return poll_feed(division, feed, run_id, true);
 }
 
 /* -------------------------------------------------------------- one run */
