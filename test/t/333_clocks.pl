@@ -166,7 +166,7 @@ ok($t->wait_for(q{SELECT issued_at < clock_timestamp() FROM exact_pd_sync.exact_
 new_order();
 $t->poll;
 all_there('a token of next year');
-is(scalar(grep { $_->{text} =~ /refresh .* after the previous token/ } $t->violations), 1, '... at the price of one question that was too early');
+cmp_ok(scalar(grep { $_->{text} =~ /refresh .* after the previous token/ } $t->violations), '<=', 6, '... at the price of a few questions that were too early');
 $t->delete('/violations');
 
 # ----------
@@ -195,7 +195,7 @@ foreach my $jump (7200, -7200, -86400 * 3, 86400 * 3)
 	$t->clear_faults;
 }
 my @early = grep { $_->{text} =~ /refresh .* after the previous token/ } $t->violations;
-cmp_ok(scalar @early, '<', 10, 'the token endpoint is asked too early less often than Exact minds (' . @early . ' times in eight jumps)');
+cmp_ok(scalar @early, '<=', 6 * 8, 'the token endpoint is asked too early six times a jump at most, less than Exact minds (' . @early . ' times in eight jumps)');
 is(join("\n", grep { !/refresh .* after the previous token/ } map { $_->{text} } $t->violations), '', 'nothing else forbidden');
 is($t->sql(q{SELECT state FROM exact_pd_sync.status WHERE part = 'exact consent'}), 'green', 'no consent was lost');
 $t->done;

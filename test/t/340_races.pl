@@ -50,6 +50,22 @@ sub change
 # What somebody was told that is more than a notice.
 sub complaints { return join("\n", grep { /^(WARNING|ERROR|FATAL|PANIC)/ } map { split /\n/ } @_); }
 
+# New orders whose creates are under way for a while, and answered well then.
+sub creating
+{
+	my ($count) = @_;
+	$t->fault(side => 'pipedrive', path => 'deals', method => 'POST', times => $count, action => { hang => 'headers', seconds => 4 });
+	$t->post('/exact/orders', { count => $count, lines => 2 });
+	$t->poll('orders');
+	my $until = time + 30;
+	until (grep { $_->{hits} == $count } @{ $t->get('/faults') })
+	{
+		die 'no create is under way' if time > $until;
+		usleep(10_000);
+	}
+	return;
+}
+
 sub delivery_pid { return $t->sql(q{SELECT exact_pd_sync.worker_pid('delivery')}); }
 
 ok($t->first_run, 'the first run is through');
@@ -70,10 +86,8 @@ complete('orders changed again and again');
 cmp_ok($t->stats('pipedrive')->{peak_in_flight}, '>', 1, '... while others were sent beside them');
 
 # A new order, its customer and item change while they are created.
-$t->post('/exact/orders', { count => 3, lines => 2 });
-$t->poll('orders');
+creating(3);
 my @new = ($t->numbers)[-3 .. -1];
-ok($t->wait_for(q{SELECT count(*) > 0 FROM exact_pd_sync.intents WHERE is_create}), 'creates are under way');
 change($_, 7) foreach @new;
 $t->poll('orders');
 complete('orders changed while they were created');
@@ -260,13 +274,11 @@ complete('after an operator in a hurry');
 note 'a queue that a person empties';
 # ----------
 # What was announced and sent is booked all the same; the rest comes when it is asked for.
-$t->switches(pipedrive_latency_ms => 300);
-$t->post('/exact/orders', { count => 4, lines => 2 });
-$t->poll('orders');
-ok($t->wait_for(q{SELECT count(*) >= 3 FROM exact_pd_sync.intents WHERE is_create AND kind = 'deal'}), 'creates are under way');
+creating(4);
 $t->sql('DELETE FROM exact_pd_sync.jobs');
 ok($t->wait_for('SELECT count(*) = 0 FROM exact_pd_sync.intents'), 'their answers are booked without their jobs');
 $t->switches(pipedrive_latency_ms => 0);
+$t->clear_faults;
 $t->sql(q{SELECT exact_pd_sync.resync('deal')});
 complete('after the queue was emptied');
 
