@@ -41,10 +41,12 @@ OBJS = \
 	src/exact_text.o \
 	src/exact_values.o \
 	src/exact_write.o \
+	src/hints.o \
 	src/http.o \
 	src/http_headers.o \
 	src/http_transfer.o \
 	src/http_url.o \
+	src/inbox.o \
 	src/instance.o \
 	src/intake.o \
 	src/json_scan.o \
@@ -63,6 +65,7 @@ OBJS = \
 	src/tx.o \
 	src/utility_hook.o \
 	src/verify.o \
+	src/webhook.o \
 	src/worker.o
 OBJS_UNLISTED := $(filter-out $(OBJS),$(patsubst %.c,%.o,$(wildcard src/*.c)))
 $(if $(OBJS_UNLISTED),$(warning not in OBJS: $(OBJS_UNLISTED)))
@@ -73,8 +76,10 @@ SQL_PIECES = \
 	sql/10_config.sql \
 	sql/20_staging.sql \
 	sql/21_runs.sql \
+	sql/25_inbox.sql \
 	sql/26_stage_entities.sql \
 	sql/27_stage_page.sql \
+	sql/28_hints.sql \
 	sql/30_queue.sql \
 	sql/39_rules.sql \
 	sql/40_wanted.sql \

@@ -48,6 +48,11 @@ END
 $$;
 COMMENT ON FUNCTION set_exact_app(text, text, text, text, text) IS 'Names the app of the Exact App Center: client id, secret (a value or file:NAME), redirect URI, webhook secret and site. Next: open exact_authorize_url() in a browser.';
 
+CREATE FUNCTION receive_exact_webhook(body bytea) RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'epds_receive_exact_webhook';
+COMMENT ON FUNCTION receive_exact_webhook(bytea) IS 'For sites with an HTTP front of their own: takes a notification of Exact in, given the raw bytes of the request''s body. Returns the HTTP status to answer with, after the commit: 200, 401 (not signed by Exact), 413 (too large), 503 (no webhook secret). grant_receiver() gives a role this and nothing else.';
+
 CREATE FUNCTION exact_authorize_url() RETURNS text
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = exact_pd_sync, pg_catalog, pg_temp

@@ -306,16 +306,6 @@ poll_feed(int division, const char *feed, int64 run_id, bool importing)
 	return rows;
 }
 
-/*
- * Read one feed to its end; rows staged.  Outside a block only; throws when
- * the feed could not be read.
- */
-int64
-epds_poll_feed(int division, const char *feed, int64 run_id)
-{
-	return poll_feed(division, feed, run_id, false);
-}
-
 /* -------------------------------------------------------------- one run */
 
 /*
@@ -367,6 +357,16 @@ try_feed(const Feed *feed, const Run *run)
 	PG_END_TRY();
 	MemoryContextDelete(feed_cxt);
 	return error;
+}
+
+/* See exact.h. */
+ErrorData *
+epds_poll_feed(int division, char *name, int64 run_id)
+{
+	Feed		feed = {.division = division,.name = name};
+	Run			run = {.id = run_id};
+
+	return try_feed(&feed, &run);
 }
 
 /* The feeds of a group; an empty list when it is paused or nothing is set up. */

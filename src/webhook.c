@@ -23,6 +23,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "webhook.h"
@@ -96,6 +97,24 @@ is_signed(const char *content, size_t content_len, const char *hash,
 	OPENSSL_cleanse(digest, sizeof(digest));
 	OPENSSL_cleanse(wanted, sizeof(wanted));
 	return same;
+}
+
+/*
+ * digest_of
+ *		SHA-256 as text: what makes two notifications one.
+ */
+static bool
+digest_of(const char *content, size_t len, char *to)
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned int digest_len = 0;
+
+	if (EVP_Digest(content, len, digest, &digest_len, EVP_sha256(), NULL) != 1 ||
+		digest_len != HASH_BYTES)
+		return false;
+	for (int i = 0; i < HASH_BYTES; i++)
+		sprintf(to + 2 * i, "%02x", digest[i]);
+	return true;
 }
 
 /*
@@ -200,6 +219,8 @@ exact_webhook_read(const char *body, size_t len, const char *secret,
 		!is_signed(content, content_len, hash, secret, secret_len))
 		return WEBHOOK_FORGED;
 
+	if (!digest_of(content, content_len, note->digest))
+		return WEBHOOK_FORGED;
 	tree = cJSON_ParseWithLength(content, content_len);
 	good = cJSON_IsObject(tree) && read_content(tree, note);
 	cJSON_Delete(tree);

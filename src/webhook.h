@@ -39,6 +39,7 @@ typedef struct ExactNotification
 	char		action[17];		/* Create, Update, Delete */
 	char		key[37];		/* GUID, lower case */
 	char		event_at[41];	/* as Exact writes it, without a zone */
+	char		digest[65];		/* SHA-256 of the signed content */
 	int			division;
 } ExactNotification;
 
