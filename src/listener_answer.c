@@ -91,7 +91,7 @@ answer_health(Draft *draft, Batch *batch)
 {
 	if (batch->health == NULL)
 	{
-		epds_sql("SELECT h.ok, h.text FROM exact_pd_sync._health() AS h", 0, NULL);
+		epds_sql("SELECT h.ok, h.text FROM exact_pd_sync.health() AS h", 0, NULL);
 		batch->healthy = epds_sql_bool(0, 0, false);
 		batch->health = epds_sql_value(0, 1);
 	}
@@ -103,7 +103,7 @@ answer_metrics(Draft *draft, Batch *batch)
 {
 	if (batch->metrics == NULL)
 	{
-		epds_sql("SELECT exact_pd_sync._metrics()", 0, NULL);
+		epds_sql("SELECT exact_pd_sync.metrics()", 0, NULL);
 		batch->metrics = epds_sql_value(0, 0);
 	}
 	draft_text(draft, 200, OPENMETRICS, batch->metrics);
