@@ -30,6 +30,7 @@ PGFILEDESC = "exact_pd_sync - keeps Pipedrive true to Exact Online"
 
 OBJS = \
 	src/budget.o \
+	src/counters.o \
 	src/credentials.o \
 	src/delivery.o \
 	src/delivery_calls.o \
@@ -51,6 +52,9 @@ OBJS = \
 	src/intake.o \
 	src/json_scan.o \
 	src/launcher.o \
+	src/listen_address.o \
+	src/listener.o \
+	src/listener_answer.o \
 	src/oauth.o \
 	src/oauth_consent.o \
 	src/oauth_endpoint.o \
@@ -91,6 +95,7 @@ SQL_PIECES = \
 	sql/70_operator.sql \
 	sql/75_verify.sql \
 	sql/80_views.sql \
+	sql/85_health.sql \
 	sql/90_schedule.sql \
 	sql/99_rights.sql
 SQL_UNLISTED := $(filter-out $(SQL_PIECES),$(wildcard sql/[0-9][0-9]_*.sql))
@@ -112,7 +117,7 @@ ISOLATION_OPTS = --inputdir=test --load-extension=$(EXTENSION) --encoding=UTF8
 # -Werror is for us (make check), not for the next compiler of a packager.
 PG_CPPFLAGS = -Isrc -MMD -MP -DEPDS_VERSION='"$(RELEASE)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(if $(WERROR),-Werror)
-SHLIB_LINK = -lcurl -lcjson -lcrypto
+SHLIB_LINK = -lcurl -lcjson -lcrypto -lmicrohttpd
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

@@ -300,7 +300,7 @@ CREATE TABLE credentials (
 );
 ALTER TABLE credentials ENABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE credentials IS 'Secrets and tokens, for the role of the worker alone (row security keeps pg_read_all_data out). Never dumped, never logged.';
-COMMENT ON COLUMN credentials.name IS 'exact_client_secret, exact_webhook_secret, exact_access_token, exact_refresh_token, pipedrive_api_token.';
+COMMENT ON COLUMN credentials.name IS 'exact_client_secret, exact_webhook_secret, exact_access_token, exact_refresh_token, exact_consent_code (for a moment), pipedrive_api_token, pipedrive_webhook_password.';
 COMMENT ON COLUMN credentials.value IS 'The secret; sealed with AES-256-GCM when exact_pd_sync.key_file is set.';
 COMMENT ON COLUMN credentials.sealed IS 'Whether it is sealed.';
 COMMENT ON COLUMN credentials.changed_at IS 'When it was stored.';
@@ -320,7 +320,8 @@ CREATE TABLE exact_consent (
     calls_today        integer NOT NULL DEFAULT 0,
     calls_day          date NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')::date,
     oauth_state        text,
-    oauth_state_at     timestamptz
+    oauth_state_at     timestamptz,
+    handed_in_result   text
 );
 COMMENT ON TABLE exact_consent IS 'How the consent at Exact stands (exact-online 1). The tokens themselves are in credentials. Not part of a dump.';
 COMMENT ON COLUMN exact_consent.only_row IS 'There is one row.';
@@ -333,3 +334,4 @@ COMMENT ON COLUMN exact_consent.calls_today IS 'Token calls made today (UTC); Ex
 COMMENT ON COLUMN exact_consent.calls_day IS 'The day they are counted for.';
 COMMENT ON COLUMN exact_consent.oauth_state IS 'Random text of the last authorize URL, compared when the browser comes back.';
 COMMENT ON COLUMN exact_consent.oauth_state_at IS 'When that URL was made.';
+COMMENT ON COLUMN exact_consent.handed_in_result IS 'What became of the last code that came through the listener: ok, the reason why not, NULL = under way.';

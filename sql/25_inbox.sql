@@ -79,6 +79,30 @@ END
 $$;
 COMMENT ON FUNCTION _event_time(text, timestamptz, text) IS 'The moment that a notification names without a zone (exact-online 6.3); NULL when it cannot be told.';
 
+CREATE FUNCTION _pipedrive_note(p_text text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v       jsonb := p_text::jsonb;
+    v_meta  jsonb := v->'meta';
+BEGIN
+    RETURN jsonb_build_object(
+        'digest', coalesce(v_meta->>'id', encode(sha256(convert_to(p_text, 'UTF8')), 'hex')),
+        'topic', coalesce(v_meta->>'entity', v_meta->>'object', 'unknown'), 'action', v_meta->>'action',
+        'key', coalesce(v_meta->>'entity_id', v->'data'->>'id'), 'event_at', v_meta->>'timestamp',
+        -- pipedrive 14.3: our own writes come back with our user; people use the web interface.
+        'caused_by', CASE WHEN v_meta->>'change_source' = 'app' THEN 'person'
+                          WHEN EXISTS (SELECT FROM pipedrive_users u WHERE u.is_me AND u.user_id::text = v_meta->>'user_id') THEN 'us' ELSE 'tool' END,
+        'body', jsonb_strip_nulls(jsonb_build_object(
+            'merged_to_id', v_meta->'merged_to_id', 'merged_from_id', v_meta->'merged_from_id', 'user_id', v_meta->'user_id', 'previous', v->'previous',
+            'current', (SELECT jsonb_object_agg(k, v->'data'->k) FROM jsonb_object_keys(CASE WHEN jsonb_typeof(v->'previous') = 'object' THEN v->'previous' ELSE '{}' END) k WHERE v->'data' ? k))));
+EXCEPTION WHEN data_exception THEN
+    RETURN jsonb_build_object('digest', encode(sha256(convert_to(p_text, 'UTF8')), 'hex'), 'topic', 'unknown', 'strange', true);
+END
+$$;
+COMMENT ON FUNCTION _pipedrive_note(text) IS 'What a notification of Pipedrive says (pipedrive 14.2): which record, who caused it, what changed and to what.';
+
 CREATE FUNCTION _inbox_take(p_notes jsonb) RETURNS integer
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -90,11 +114,13 @@ BEGIN
         INSERT INTO webhook_deliveries AS w (side, digest, topic, division, action, key, event_at, caused_by, body, state, handled_at, result)
         SELECT DISTINCT ON (n.side, n.digest) n.side, n.digest, n.topic, n.division, n.action, n.key,
                _event_time(n.event_at, clock_timestamp(), coalesce(d.time_zone, 'UTC')), n.caused_by, n.body,
-               CASE WHEN n.strange OR n.side = 'exact' AND (t.topic IS NULL OR d.division IS NULL) THEN 'ignored' WHEN n.side = 'pipedrive' THEN 'done' ELSE 'new' END,
-               CASE WHEN n.side = 'pipedrive' OR n.strange OR t.topic IS NULL OR d.division IS NULL THEN clock_timestamp() END,
-               CASE WHEN n.side = 'pipedrive' THEN 'recorded' WHEN n.strange THEN 'signed, but it says nothing that can be used'
+               CASE WHEN coalesce(n.strange, false) OR n.side = 'exact' AND (t.topic IS NULL OR d.division IS NULL) THEN 'ignored' WHEN n.side = 'pipedrive' THEN 'done' ELSE 'new' END,
+               CASE WHEN n.side = 'pipedrive' OR coalesce(n.strange, false) OR t.topic IS NULL OR d.division IS NULL THEN clock_timestamp() END,
+               CASE WHEN n.side = 'pipedrive' AND n.strange IS NOT TRUE THEN 'recorded' WHEN n.strange THEN 'signed, but it says nothing that can be used'
                     WHEN t.topic IS NULL THEN 'this topic leads to nothing' WHEN d.division IS NULL THEN 'this division is not read' END
-          FROM jsonb_to_recordset(p_notes) AS n(side text, digest text, topic text, division integer, action text, key text, event_at text, caused_by text, body jsonb, strange boolean)
+          FROM (SELECT x FROM jsonb_array_elements(p_notes) a(x) WHERE x->>'side' = 'exact'
+                UNION ALL SELECT x || _pipedrive_note(x->>'text') FROM jsonb_array_elements(p_notes) a(x) WHERE x->>'side' = 'pipedrive') y
+         CROSS JOIN LATERAL jsonb_to_record(y.x) AS n(side text, digest text, topic text, division integer, action text, key text, event_at text, caused_by text, body jsonb, strange boolean)
           LEFT JOIN divisions d ON d.division = n.division
           LEFT JOIN webhook_topics t ON t.topic = n.topic
          ORDER BY n.side, n.digest

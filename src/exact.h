@@ -30,6 +30,15 @@ extern int64 epds_oauth_due_in(void);	/* ms; -1: nothing to keep alive */
 extern void epds_oauth_consent(const char *code);	/* authorization_code grant */
 
 /*
+ * A consent that came to the listener: hand_in notes code and state (in an open
+ * block) and wakes the intake worker, which looks with handed_in (0 = there is
+ * one, -1 = none) and finishes it; what came of it is in exact_consent.
+ */
+extern void epds_oauth_hand_in(const char *code, const char *state);
+extern int64 epds_oauth_handed_in(void);
+extern void epds_oauth_finish_consent(void);
+
+/*
  * exact.c: one GET under all limits.  path_or_url: "/api/v1/…" or a __next
  * URL (checked against the configured site before the token is sent).  Books
  * the call before and settles it after, refreshes the token once on 401.

@@ -16,21 +16,52 @@
  */
 #include "postgres.h"
 
+#include <openssl/crypto.h>
+
+#include "common/base64.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "compat.h"
 #include "credentials.h"
 #include "inbox.h"
+#include "json_scan.h"
 #include "tx.h"
 #include "webhook.h"
 
 PG_FUNCTION_INFO_V1(epds_receive_exact_webhook);
 
+/* The user that subscribe_webhooks() gives to Pipedrive. */
+#define PIPEDRIVE_USER "exact_pd_sync"
+
 #define ANSWER_OK 200
+#define ANSWER_NONSENSE 400
 #define ANSWER_FORGED 401
 #define ANSWER_TOO_LARGE 413
 #define ANSWER_NOT_READY 503
+
+/*
+ * The header that a request with our user and this password carries; palloc'd,
+ * NULL without a password.
+ */
+static char *
+expected_login(const char *password)
+{
+	char	   *plain;
+	char	   *login;
+	int			len;
+
+	if (password == NULL)
+		return NULL;
+	plain = psprintf("%s:%s", PIPEDRIVE_USER, password);
+	len = pg_b64_enc_len((int) strlen(plain));
+	login = palloc0(len + sizeof("Basic "));
+	strcpy(login, "Basic ");
+	(void) epds_b64_encode(plain, (int) strlen(plain), login + 6, len);
+	return login;
+}
 
 /* See inbox.h. */
 void
@@ -38,6 +69,7 @@ epds_inbox_begin(EpdsInbox *inbox)
 {
 	inbox->count = 0;
 	inbox->exact_secret = epds_credential_get("exact_webhook_secret");
+	inbox->pipedrive_login = expected_login(epds_credential_get("pipedrive_webhook_password"));
 	initStringInfo(&inbox->notes);
 	appendStringInfoChar(&inbox->notes, '[');
 }
@@ -84,6 +116,32 @@ epds_inbox_exact(EpdsInbox *inbox, const char *body, size_t len)
 		appendStringInfo(to, "\"division\":%d,", note.division);
 	appendStringInfo(to, "\"strange\":%s}",
 					 verdict == WEBHOOK_STRANGE ? "true" : "false");
+	return ANSWER_OK;
+}
+
+/* See inbox.h. */
+int
+epds_inbox_pipedrive(EpdsInbox *inbox, const char *authorization, char *body,
+					 size_t len)
+{
+	StringInfo	to = &inbox->notes;
+
+	if (inbox->pipedrive_login == NULL)
+		return ANSWER_NOT_READY;
+	if (authorization == NULL ||
+		strlen(authorization) != strlen(inbox->pipedrive_login) ||
+		CRYPTO_memcmp(authorization, inbox->pipedrive_login, strlen(authorization)) != 0)
+		return ANSWER_FORGED;
+	if (body == NULL || epds_json_scan(body, len).state != EPDS_JSON_COMPLETE ||
+		!pg_verifymbstr(body, (int) len, true))
+		return ANSWER_NONSENSE;
+
+	/* as text: SQL reads it, and one that jsonb refuses spoils no other */
+	if (inbox->count++ > 0)
+		appendStringInfoChar(to, ',');
+	appendStringInfoString(to, "{\"side\":\"pipedrive\",\"text\":");
+	escape_json(to, body);
+	appendStringInfoChar(to, '}');
 	return ANSWER_OK;
 }
 

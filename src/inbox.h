@@ -27,6 +27,7 @@ typedef struct EpdsInbox
 	StringInfoData notes;		/* JSON array for _inbox_take(), open */
 	int			count;
 	char	   *exact_secret;	/* NULL: none is configured */
+	char	   *pipedrive_login;	/* Authorization header to expect; NULL = none */
 } EpdsInbox;
 
 /* Begin a batch; needs an open block, because it reads the secret. */
@@ -39,6 +40,14 @@ extern void epds_inbox_begin(EpdsInbox *inbox);
  * validation of the address, gets 200 and is not.
  */
 extern int	epds_inbox_exact(EpdsInbox *inbox, const char *body, size_t len);
+
+/*
+ * The same for Pipedrive: 200, 400 (no notification), 401 (wrong user or
+ * password), 503 (no password set).  authorization is the header, or NULL; body
+ * is written to.
+ */
+extern int	epds_inbox_pipedrive(EpdsInbox *inbox, const char *authorization,
+								 char *body, size_t len);
 
 /* Store the batch in the open block; returns how many new hints it held. */
 extern int	epds_inbox_store(EpdsInbox *inbox);

@@ -112,6 +112,7 @@ epds_intake_main(void)
 											   ALLOCSET_DEFAULT_SIZES);
 	IntakeTrouble token = {.first_ms = TOKEN_RETRY_MS};
 	IntakeTrouble hints = {.first_ms = HINTS_RETRY_MS};
+	IntakeTrouble consent = {.first_ms = HINTS_RETRY_MS};
 
 	while (epds_worker_turn())
 	{
@@ -120,6 +121,8 @@ epds_intake_main(void)
 
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
+		(void) serve(&consent, epds_oauth_handed_in, epds_oauth_finish_consent,
+					 "finishing a consent");
 		due = serve(&token, epds_oauth_due_in, epds_oauth_keep_alive,
 					"keeping the token of Exact Online alive");
 		/* still due: another session refreshes, which is no reason to hurry */

@@ -45,7 +45,8 @@ typedef struct ListenerRequest
 	char	   *authorization;	/* header, or NULL */
 	char	   *code;			/* of a consent */
 	char	   *state;
-	int64		asked_at;		/* ms of epds_clock_ms(); a consent that waits */
+	int64		asked_at;		/* ms of epds_clock_ms() */
+	bool		handed_in;		/* its code; the result is waited for */
 
 	/* the answer; status 0 = not yet */
 	int			status;

@@ -23,11 +23,11 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "counters.h"
 #include "credentials.h"
 #include "exact.h"
 #include "inbox.h"
 #include "listener.h"
-#include "shared.h"
 #include "tx.h"
 #include "worker.h"
 
@@ -116,7 +116,7 @@ answer_consent(Draft *draft, const ListenerRequest *request)
 	const char *args[1];
 	char	   *result;
 
-	if (request->code != NULL && request->state != NULL)
+	if (!request->handed_in && request->code != NULL && request->state != NULL)
 	{
 		args[0] = request->state;
 		epds_sql("SELECT exact_pd_sync._oauth_state_ok($1)", 1, args);
@@ -129,7 +129,7 @@ answer_consent(Draft *draft, const ListenerRequest *request)
 		epds_oauth_hand_in(request->code, request->state);
 		return;
 	}
-	if (request->state != NULL || request->asked_at >= 0)
+	if (!request->handed_in)
 	{
 		draft_page(draft, 400, "No consent",
 				   "The address holds no code: Exact Online did not give its consent. Open the address that SELECT exact_pd_sync.exact_authorize_url() gives once more.");
@@ -142,7 +142,7 @@ answer_consent(Draft *draft, const ListenerRequest *request)
 				   "The consent is stored. You can close this window.");
 	else if (result != NULL)
 		draft_page(draft, 502, "Exact Online is not connected", result);
-	else if (epds_clock_ms() + request->asked_at > CONSENT_PATIENCE_MS)
+	else if (epds_clock_ms() - request->asked_at > CONSENT_PATIENCE_MS)
 		draft_page(draft, 504, "Still under way",
 				   "The consent was handed on, and there is no answer yet. SELECT * FROM exact_pd_sync.status tells how it ended.");
 }
@@ -177,6 +177,14 @@ answer_one(Draft *draft, Batch *batch)
 	}
 }
 
+static void
+count_answer(const ListenerRequest *request, int status)
+{
+	epds_count_answer(request->route == ROUTE_EXACT_WEBHOOK ? EPDS_SOURCE_EXACT :
+					  request->route == ROUTE_PIPEDRIVE_WEBHOOK ? EPDS_SOURCE_PIPEDRIVE :
+					  EPDS_SOURCE_OTHER, status);
+}
+
 /* The drafts count: malloc'd copies go to the requests. */
 static void
 adopt_drafts(Draft *drafts, int n)
@@ -185,21 +193,14 @@ adopt_drafts(Draft *drafts, int n)
 	{
 		ListenerRequest *request = drafts[i].request;
 
-		epds_count_answer(request->route == ROUTE_EXACT_WEBHOOK ? EPDS_COUNT_EXACT :
-						  request->route == ROUTE_PIPEDRIVE_WEBHOOK ? EPDS_COUNT_PIPEDRIVE : EPDS_COUNT_OTHER,
-						  drafts[i].status);
+		if (drafts[i].status != 0)
+			count_answer(request, drafts[i].status);
 		request->status = drafts[i].status;
 		request->content_type = drafts[i].content_type;
 		if (drafts[i].text != NULL)
 			request->text = strdup(drafts[i].text);
 		/* a code is handed in once; from then on its result is looked at */
-		if (request->route == ROUTE_EXACT_CONSENT && request->status == 0 && request->code != NULL)
-		{
-			free(request->code);
-			free(request->state);
-			request->code = request->state = NULL;
-			request->asked_at = -request->asked_at;
-		}
+		request->handed_in |= request->route == ROUTE_EXACT_CONSENT && request->status == 0;
 	}
 }
 
@@ -259,7 +260,12 @@ listener_answer(slist_head *requests)
 		slist_iter	iter;
 
 		slist_foreach(iter, requests)
-			slist_container(ListenerRequest, node, iter.cur)->status = 503;
+		{
+			ListenerRequest *request = slist_container(ListenerRequest, node, iter.cur);
+
+			request->status = 503;
+			count_answer(request, 503);
+		}
 	}
 	epds_worker_report(NULL);
 }

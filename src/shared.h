@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "burst_ring.h"
+#include "counters.h"
 #include "worker.h"
 
 /* Sessions that can keep workers away at the same time; see utility_hook.c. */
@@ -49,6 +50,7 @@ typedef struct EpdsDatabase
 	uint32		extension_changes;	/* counts CREATE, ALTER, DROP EXTENSION */
 	EpdsWorkerState worker[EPDS_WORKER_KINDS];
 	EpdsBurst	burst;
+	EpdsCounters counters;
 } EpdsDatabase;
 
 /* While such an entry stands, no worker runs for that database. */
