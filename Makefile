@@ -3,6 +3,7 @@
 #   make, make install        with the server that PG_CONFIG names
 #   make installcheck         pg_regress and isolation against a running server
 #   make check                everything, in private clusters (see scripts/check)
+#   make torture KILLS=1000   kills while orders flow and faults rain (see test/torture)
 #   make demo                 the whole job against simulated services
 #
 # What belongs here: what is built from what.  How a test or a demo runs is a
@@ -11,14 +12,18 @@
 # These come first and alone: they install what is missing, so they must work
 # where there is no pg_config yet.  (PGXS has a target "check", too, which only
 # says that it cannot.)
-SCRIPT_GOALS = check demo bench
+SCRIPT_GOALS = check demo bench torture
 
 .PHONY: $(SCRIPT_GOALS)
 
 ifneq ($(filter $(SCRIPT_GOALS),$(MAKECMDGOALS)),)
 
-$(SCRIPT_GOALS):
+$(filter-out torture,$(SCRIPT_GOALS)):
 	@scripts/$@
+
+# KILLS, FAULTS (percent of the calls) and SEED may be given.
+torture:
+	@KILLS=$(KILLS) FAULTS=$(FAULTS) SEED=$(SEED) test/torture/run
 
 else
 
@@ -62,10 +67,12 @@ OBJS = \
 	src/pipedrive_classify.o \
 	src/plan.o \
 	src/poll.o \
+	src/reconcile.o \
 	src/redact.o \
 	src/settings.o \
 	src/setup.o \
 	src/shared.o \
+	src/steps.o \
 	src/tx.o \
 	src/utility_hook.o \
 	src/verify.o \
@@ -85,12 +92,17 @@ SQL_PIECES = \
 	sql/27_stage_page.sql \
 	sql/28_hints.sql \
 	sql/30_queue.sql \
+	sql/38_policies.sql \
 	sql/39_rules.sql \
 	sql/40_wanted.sql \
 	sql/50_plan.sql \
+	sql/54_causes.sql \
 	sql/55_deliver.sql \
 	sql/56_settle.sql \
 	sql/60_look.sql \
+	sql/61_drift.sql \
+	sql/62_reconcile.sql \
+	sql/63_reconcile_end.sql \
 	sql/65_setup.sql \
 	sql/70_operator.sql \
 	sql/75_verify.sql \

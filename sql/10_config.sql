@@ -45,6 +45,7 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
     ('deal_capacity', NULL, '^[0-9]{1,9}$', 'How many deals the Pipedrive plan holds (plan x seats); used to warn and to refuse history beyond 80 percent'),
     ('history_capacity_percent', '80', '^[0-9]{1,3}$', 'History is no longer sent when this part of deal_capacity is in use'),
     ('list_lag', '5', '^[0-9]{1,3}$', 'Seconds that a new record may take to appear in Pipedrive''s lists: so long a create without an answer waits before it is looked up'),
+    ('gone_percent', '20', '^([0-9]{1,2}|100)$', 'When more than this part of all records is missing in Pipedrive''s lists (and more than 20), reconcile() concludes nothing from it'),
     ('max_attempts', '10', '^[0-9]{1,3}$', 'Attempts before a job that keeps failing becomes a dead letter'),
     ('retention_days', '90', '^[0-9]{1,4}$', 'How long api_calls, sync_runs and sync_changes are kept')
   ) AS d(name, default_value, pattern, meaning)
@@ -77,6 +78,7 @@ CREATE TABLE divisions (
     send_since       date,
     stage_since      date,
     imported_at      timestamptz,
+    live_since       timestamptz,
     division_move    timestamp,
     added_at         timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -88,6 +90,7 @@ COMMENT ON COLUMN divisions.time_zone IS 'Zone of Exact''s wall clock and of "to
 COMMENT ON COLUMN divisions.send_since IS 'Orders before this day are sent only while they are open; NULL: setting send_months back from today.';
 COMMENT ON COLUMN divisions.stage_since IS 'Orders since this day are staged by import_history(): dormant and first-time customers need the past.';
 COMMENT ON COLUMN divisions.imported_at IS 'When import_history() last came to its end.';
+COMMENT ON COLUMN divisions.live_since IS 'Without an import: when the feeds of orders first came to their end. What changes after imported_at, or else this, is a live order.';
 COMMENT ON COLUMN divisions.division_move IS 'Exact''s DivisionMoveDate last seen; when it changes all rowversions are new and feeds start again (exact-online 7).';
 COMMENT ON COLUMN divisions.added_at IS 'When the division was added.';
 SELECT pg_catalog.pg_extension_config_dump('divisions', '');
@@ -317,6 +320,9 @@ CREATE TABLE exact_consent (
     issued_at          timestamptz,
     access_expires_at  timestamptz,
     last_error         text,
+    refused            text CHECK (refused IN ('app', 'consent')),
+    failures           integer NOT NULL DEFAULT 0,
+    retry_at           timestamptz,
     calls_today        integer NOT NULL DEFAULT 0,
     calls_day          date NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')::date,
     oauth_state        text,
@@ -325,11 +331,14 @@ CREATE TABLE exact_consent (
 );
 COMMENT ON TABLE exact_consent IS 'How the consent at Exact stands (exact-online 1). The tokens themselves are in credentials. Not part of a dump.';
 COMMENT ON COLUMN exact_consent.only_row IS 'There is one row.';
-COMMENT ON COLUMN exact_consent.state IS 'ok, or auth_required: a person must open exact_authorize_url() again.';
+COMMENT ON COLUMN exact_consent.state IS 'ok, or auth_required: a person must open exact_authorize_url() again, or correct the app''s secret (see refused).';
 COMMENT ON COLUMN exact_consent.generation IS 'Counts the token pairs.';
 COMMENT ON COLUMN exact_consent.issued_at IS 'When the pair in use was given.';
 COMMENT ON COLUMN exact_consent.access_expires_at IS 'When its access token ends.';
 COMMENT ON COLUMN exact_consent.last_error IS 'Last refusal of the token endpoint.';
+COMMENT ON COLUMN exact_consent.refused IS 'What Exact did not accept: app (id or secret: set_exact_app() mends it) or consent (the refresh token: exact_authorize_url()); NULL when it did not say.';
+COMMENT ON COLUMN exact_consent.failures IS 'Refreshes in a row that brought no pair, those counted whose answer nobody lived to see.';
+COMMENT ON COLUMN exact_consent.retry_at IS 'No session and no worker asks for a pair before: noted before the call, so that neither a crash nor many sessions can hammer the endpoint.';
 COMMENT ON COLUMN exact_consent.calls_today IS 'Token calls made today (UTC); Exact allows 200.';
 COMMENT ON COLUMN exact_consent.calls_day IS 'The day they are counted for.';
 COMMENT ON COLUMN exact_consent.oauth_state IS 'Random text of the last authorize URL, compared when the browser comes back.';

@@ -355,7 +355,11 @@ CREATE TABLE refused_rows (
     feed      text NOT NULL,
     at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     reason    text NOT NULL,
-    row_text  text NOT NULL
+    row_text  text NOT NULL,
+    entity    text,
+    key       uuid,
+    number    text,
+    name      text
 );
 COMMENT ON TABLE refused_rows IS 'Rows of Exact that could not be staged, with the reason; the rest of their page was. They also stand in dead_letters.';
 COMMENT ON COLUMN refused_rows.id IS 'Number.';
@@ -364,3 +368,8 @@ COMMENT ON COLUMN refused_rows.feed IS 'Feed it came by.';
 COMMENT ON COLUMN refused_rows.at IS 'When.';
 COMMENT ON COLUMN refused_rows.reason IS 'PostgreSQL''s words.';
 COMMENT ON COLUMN refused_rows.row_text IS 'The row as JSON text, cut at 10,000 characters.';
+COMMENT ON COLUMN refused_rows.entity IS 'Entity in feed_definitions.';
+COMMENT ON COLUMN refused_rows.key IS 'GUID of the record, as far as it can be read: when a row with it is stored, this one leaves.';
+COMMENT ON COLUMN refused_rows.number IS 'Number of the record, as far as it can be read.';
+COMMENT ON COLUMN refused_rows.name IS 'Its name, as far as it can be read.';
+CREATE INDEX refused_rows_key ON refused_rows (division, key);

@@ -21,7 +21,7 @@ COMMENT ON TABLE sync_runs IS 'One row per poll, import or set-up. A run with ga
 COMMENT ON COLUMN sync_runs.id IS 'Number of the run.';
 COMMENT ON COLUMN sync_runs.what IS 'poll_orders, import_history, setup_pipedrive …';
 COMMENT ON COLUMN sync_runs.started_at IS 'Start.';
-COMMENT ON COLUMN sync_runs.finished_at IS 'End; NULL while running or when the session died.';
+COMMENT ON COLUMN sync_runs.finished_at IS 'End; NULL while running. A session that died in the middle is noticed, and its run closed, when the next run begins.';
 COMMENT ON COLUMN sync_runs.state IS 'running, ok, failed.';
 COMMENT ON COLUMN sync_runs.rows IS 'Rows read from Exact.';
 COMMENT ON COLUMN sync_runs.changed IS 'Rows whose content was new.';
@@ -111,7 +111,8 @@ CREATE TABLE budgets (
     learned_at     timestamptz,
     server_time    timestamptz,
     PRIMARY KEY (side, division, kind)
-);
+-- A few rows that every batch of calls changes.
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 COMMENT ON TABLE budgets IS 'Limits of both services as rows: reserved before a call, corrected by its answer, kept over a restart (law 6). Look at view budget.';
 COMMENT ON COLUMN budgets.side IS 'exact or pipedrive.';
 COMMENT ON COLUMN budgets.division IS 'Exact division; 0 for Pipedrive.';
@@ -126,10 +127,38 @@ COMMENT ON COLUMN budgets.blocked_reason IS 'Why.';
 COMMENT ON COLUMN budgets.learned_at IS 'When a header last told us.';
 COMMENT ON COLUMN budgets.server_time IS 'Pipedrive''s own clock in its last answer (Date header): lists of what changed since are asked for in its time, whatever our clock does.';
 
-CREATE FUNCTION _run_begin(p_what text) RETURNS bigint
+CREATE FUNCTION _exact_times_ahead() RETURNS void
     LANGUAGE sql VOLATILE
-    AS $$ INSERT INTO exact_pd_sync.sync_runs (what) VALUES (p_what) RETURNING id $$;
-COMMENT ON FUNCTION _run_begin(text) IS 'Opens a row in sync_runs.';
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    -- No reset is further away than its period is long; if it is, the clock was set back since it was noted.
+    UPDATE budgets b SET reset_at = clock_timestamp() + p.period
+      FROM (VALUES ('minute', interval '1 minute', interval '3 minutes'), ('day', interval '1 day', interval '25 hours'), ('errors', interval '1 hour', interval '65 minutes')) p(kind, period, most)
+     WHERE b.side = 'exact' AND p.kind = split_part(b.kind, ':', 1) AND b.reset_at > clock_timestamp() + p.most;
+    UPDATE feed_positions f
+       SET unavailable_until = CASE WHEN f.unavailable_until <= clock_timestamp() + interval '25 hours' THEN f.unavailable_until END,
+           last_success = least(f.last_success, clock_timestamp()), last_page_at = least(f.last_page_at, clock_timestamp())
+     WHERE f.unavailable_until > clock_timestamp() + interval '25 hours' OR f.last_success > clock_timestamp() + interval '1 hour' OR f.last_page_at > clock_timestamp() + interval '1 hour' $$;
+COMMENT ON FUNCTION _exact_times_ahead() IS 'Limits and feeds whose noted times lie too far ahead, because the clock was set back: they are brought to where they would stand today, so that nothing stops for ever.';
+
+CREATE FUNCTION _run_begin(p_what text) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_id  bigint;
+BEGIN
+    -- We hold the lock of this kind of run, so none of it runs; others have ended when their process is gone.
+    UPDATE sync_runs r
+       SET state = 'failed', finished_at = clock_timestamp(),
+           error = 'the session ended in the middle (killed, disconnected, or the server stopped); what it had read is stored, and the next run goes on there'
+     WHERE r.state = 'running' AND (r.what = p_what OR r.pid = pg_backend_pid() OR NOT EXISTS (SELECT FROM pg_stat_get_activity(r.pid)));
+    PERFORM _exact_times_ahead();
+    INSERT INTO sync_runs (what) VALUES (p_what) RETURNING id INTO v_id;
+    RETURN v_id;
+END
+$$;
+COMMENT ON FUNCTION _run_begin(text) IS 'Opens a row in sync_runs, and closes those of sessions that ended in the middle.';
 
 CREATE FUNCTION _analyze_staging() RETURNS void
     -- As the owner: nobody else may, and the worker's role need not be the owner.
@@ -281,20 +310,56 @@ CREATE FUNCTION _token_state(OUT state text, OUT issued_at timestamptz, OUT acce
             FROM exact_pd_sync.exact_consent c $$;
 COMMENT ON FUNCTION _token_state() IS 'How the token pair stands: none, ok or auth_required, with its times.';
 
+CREATE FUNCTION _token_wait() RETURNS bigint
+    LANGUAGE sql VOLATILE
+    -- Further ahead than the longest pause: the clock was set back meanwhile, and nobody waits for that.
+    AS $$ SELECT coalesce(max(ceil(extract(epoch FROM c.retry_at - clock_timestamp()) * 1000)) FILTER (WHERE c.retry_at BETWEEN clock_timestamp() AND clock_timestamp() + interval '16 minutes'), 0)::bigint
+            FROM exact_pd_sync.exact_consent c $$;
+COMMENT ON FUNCTION _token_wait() IS 'Milliseconds until the token endpoint may be asked again after a failure; 0: now.';
+
+CREATE FUNCTION _token_announce() RETURNS void
+    LANGUAGE sql VOLATILE
+    AS $$ UPDATE exact_pd_sync.exact_consent AS c
+             SET failures = c.failures + 1,
+                 retry_at = clock_timestamp() + make_interval(secs => least(900, 5 * 2 ^ least(c.failures, 10))) $$;
+COMMENT ON FUNCTION _token_announce() IS 'A refresh is about to be asked for: until a pair is stored it counts as failed, and the next one waits 5 s, 10 s … 15 minutes.';
+
 CREATE FUNCTION _token_stored(p_expires_in integer, p_how text) RETURNS void
     LANGUAGE sql VOLATILE
     AS $$ INSERT INTO exact_pd_sync.exact_consent AS c (state, generation, issued_at, access_expires_at)
           VALUES ('ok', 1, clock_timestamp(), clock_timestamp() + make_interval(secs => p_expires_in))
           ON CONFLICT (only_row) DO UPDATE
-             SET state = 'ok', generation = c.generation + 1, issued_at = excluded.issued_at,
-                 access_expires_at = excluded.access_expires_at, last_error = NULL $$;
+             SET state = 'ok', generation = c.generation + 1, issued_at = excluded.issued_at, access_expires_at = excluded.access_expires_at,
+                 last_error = NULL, refused = NULL, failures = 0, retry_at = NULL;
+          -- A person consented anew: what was refused for want of a consent is no reason to stop any longer.
+          DELETE FROM exact_pd_sync.budgets b
+           WHERE p_how = 'consent' AND b.side = 'exact' AND b.kind LIKE 'errors:%' AND b.blocked_reason LIKE 'HTTP 401%' $$;
 COMMENT ON FUNCTION _token_stored(integer, text) IS 'A new token pair was stored in this transaction.';
 
-CREATE FUNCTION _token_failed(p_state text, p_error text) RETURNS void
+CREATE FUNCTION _token_failed(p_state text, p_error text, p_refused text DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
-    AS $$ INSERT INTO exact_pd_sync.exact_consent AS c (state, last_error) VALUES (p_state, left(p_error, 500))
-          ON CONFLICT (only_row) DO UPDATE SET state = excluded.state, last_error = excluded.last_error $$;
-COMMENT ON FUNCTION _token_failed(text, text) IS 'The token endpoint refused.';
+    AS $$ INSERT INTO exact_pd_sync.exact_consent AS c (state, last_error, refused) VALUES (p_state, left(p_error, 500), p_refused)
+          ON CONFLICT (only_row) DO UPDATE SET state = excluded.state, last_error = excluded.last_error, refused = excluded.refused $$;
+COMMENT ON FUNCTION _token_failed(text, text, text) IS 'The token endpoint refused; state ok when that may pass.';
+
+CREATE FUNCTION _token_too_early() RETURNS void
+    LANGUAGE sql VOLATILE
+    -- Up to now it was a failure in the books: it is none, but each such question counts as an error at Exact.
+    -- Half a minute, one, two, two …: at most six questions until the pair is due, whatever our clock did.
+    AS $$ UPDATE exact_pd_sync.exact_consent AS c
+             SET issued_at = clock_timestamp() - (0.95 - p.part) * (c.access_expires_at - c.issued_at),
+                 access_expires_at = clock_timestamp() + (0.05 + p.part) * (c.access_expires_at - c.issued_at), retry_at = NULL
+            FROM (SELECT least(0.2, 0.05 * 2 ^ least(greatest(x.failures - 1, 0), 10)) AS part FROM exact_pd_sync.exact_consent x) p
+           WHERE c.state = 'ok' $$;
+COMMENT ON FUNCTION _token_too_early() IS 'The service says that the pair in use is younger than we think (a clock was moved): it is placed a little before its time.';
+
+CREATE FUNCTION _token_app_changed() RETURNS void
+    LANGUAGE sql VOLATILE
+    -- A refresh token that is known to be spent is not sent again.
+    AS $$ UPDATE exact_pd_sync.exact_consent AS c
+             SET state = CASE WHEN c.issued_at IS NOT NULL AND c.refused IS DISTINCT FROM 'consent' THEN 'ok' ELSE c.state END,
+                 failures = 0, retry_at = NULL $$;
+COMMENT ON FUNCTION _token_app_changed() IS 'Id, secret or site of the app were set: what was refused because of them is tried again.';
 
 CREATE FUNCTION _token_reserve() RETURNS boolean
     LANGUAGE sql VOLATILE

@@ -555,6 +555,65 @@ END
 $$;
 COMMENT ON FUNCTION _keys_done(integer, text) IS 'After a list of keys was answered to its end: what was not in it becomes a ghost, so that it is not asked for again and orders can go on.';
 
+CREATE FUNCTION _row_key(p_entity text, p_row jsonb) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT CASE WHEN k.t ~ '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$' THEN k.t::uuid END
+            FROM (SELECT CASE WHEN p_entity IN ('sales_orders', 'stale_headers') THEN p_row->>'OrderID' WHEN p_entity = 'deleted' THEN p_row->>'EntityKey' ELSE p_row->>'ID' END AS t) k $$;
+COMMENT ON FUNCTION _row_key(text, jsonb) IS 'The GUID of a row of Exact; NULL when it has none that can be read.';
+
+CREATE FUNCTION _row_refused(p_division integer, p_feed text, p_entity text, p_row text, p_reason text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_row   jsonb;
+    v_key   uuid;
+BEGIN
+    BEGIN
+        v_row := p_row::jsonb;
+    EXCEPTION WHEN data_exception THEN
+        -- What jsonb cannot hold: what people look for can be found in its text.
+        SELECT jsonb_object_agg(m[1], m[2]) INTO v_row
+          FROM regexp_matches(p_row, '"(ID|OrderID|EntityKey|OrderNumber|Code|ItemCode|Name|OrderedByName|Description|ItemDescription)"\s*:\s*"?([^",}]*)', 'g') m;
+    END;
+    IF jsonb_typeof(v_row) IS DISTINCT FROM 'object' THEN
+        v_row := '{}';
+    END IF;
+    v_key := _row_key(p_entity, v_row);
+    -- Polls overlap: what was refused is read again, and noted once, as it was last.
+    DELETE FROM refused_rows x
+     WHERE x.division = p_division AND x.entity = p_entity AND x.key = v_key AND x.feed = p_feed AND x.row_text <> left(p_row, 10000);
+    INSERT INTO refused_rows (division, feed, reason, row_text, entity, key, number, name)
+    SELECT p_division, p_feed, p_reason, left(p_row, 10000), p_entity, v_key,
+           left(btrim(coalesce(v_row->>'OrderNumber', v_row->>'Code', v_row->>'ItemCode')), 255), left(coalesce(v_row->>'OrderedByName', v_row->>'Name', v_row->>'ItemDescription', v_row->>'Description'), 255)
+     WHERE NOT EXISTS (SELECT FROM refused_rows x WHERE x.division = p_division AND x.feed = p_feed AND x.row_text = left(p_row, 10000));
+END
+$$;
+COMMENT ON FUNCTION _row_refused(integer, text, text, text, text) IS 'Notes a row that cannot be stored, with its number and name as far as they can be read.';
+
+CREATE FUNCTION _rows_mended(p_division integer, p_feed text, p_entity text, p_rows jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    -- Usually there are none.
+    IF NOT EXISTS (SELECT FROM refused_rows x WHERE x.division = p_division AND x.key IS NOT NULL) THEN
+        RETURN;
+    END IF;
+    -- The same record was stored.  An order refused in bulk was refused with its lines: it is mended when these are here, too.
+    DELETE FROM refused_rows x
+     USING (SELECT DISTINCT _row_key(p_entity, r) AS key FROM jsonb_array_elements(p_rows) r) k
+     WHERE x.division = p_division AND x.key = k.key AND (x.entity = p_entity AND (x.feed NOT LIKE 'bulk%' OR p_feed LIKE 'bulk%') OR p_entity = 'deleted');
+    IF p_entity IN ('sales_orders', 'sales_order_lines') THEN
+        DELETE FROM refused_rows x
+         WHERE x.division = p_division AND x.feed LIKE 'bulk%'
+           AND x.key IN (SELECT CASE WHEN r->>'OrderID' ~ '^[0-9a-fA-F-]{36}$' THEN (r->>'OrderID')::uuid END FROM jsonb_array_elements(p_rows) r)
+           AND (SELECT s.adds_up AND s.lines > 0 FROM order_sums s WHERE s.division = x.division AND s.order_id = x.key);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _rows_mended(integer, text, text, jsonb) IS 'Rows were stored, or reported as deleted: what had been refused of the same records is settled.';
+
 CREATE FUNCTION _stage_page(p_division integer, p_feed text, p_run bigint, p_body text,
                             OUT rows integer, OUT taken integer, OUT changed integer, OUT refused integer, OUT next_url text, OUT done boolean)
     LANGUAGE plpgsql VOLATILE
@@ -607,6 +666,7 @@ BEGIN
                 -- An empty page is what most polls get.  Deletions that found no row are tried again even so.
                 IF rows > 0 OR v_def.entity = 'deleted' THEN
                     SELECT s.taken, s.changed INTO taken, changed FROM _stage_rows(p_division, p_feed, v_def.entity, v_rows) s;
+                    PERFORM _rows_mended(p_division, p_feed, v_def.entity, v_rows);
                 END IF;
             EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
                 rows := NULL;
@@ -622,12 +682,10 @@ BEGIN
                 BEGIN
                     SELECT s.taken, s.changed INTO v_taken, v_changed FROM _stage_rows(p_division, p_feed, v_def.entity, jsonb_build_array(v_row::jsonb)) s;
                     taken := taken + v_taken; changed := changed + v_changed;
+                    PERFORM _rows_mended(p_division, p_feed, v_def.entity, jsonb_build_array(v_row::jsonb));
                 EXCEPTION WHEN data_exception OR integrity_constraint_violation THEN
                     refused := refused + 1;
-                    -- Polls overlap: what was refused is read again, and noted once.
-                    INSERT INTO refused_rows (division, feed, reason, row_text)
-                    SELECT p_division, p_feed, SQLERRM, left(v_row, 10000)
-                     WHERE NOT EXISTS (SELECT FROM refused_rows x WHERE x.division = p_division AND x.feed = p_feed AND x.row_text = left(v_row, 10000));
+                    PERFORM _row_refused(p_division, p_feed, v_def.entity, v_row, SQLERRM);
                 END;
             END LOOP;
         END IF;
@@ -668,6 +726,10 @@ BEGIN
            drained_run = CASE WHEN _stage_page.done THEN p_run ELSE drained_run END,
            last_success = CASE WHEN _stage_page.done THEN clock_timestamp() ELSE last_success END
      WHERE division = p_division AND feed = p_feed;
+    -- A division that is polled and for which no import was begun: from here on its orders are live, not history.
+    IF done AND p_feed = 'sales_order_lines' THEN
+        UPDATE divisions d SET live_since = clock_timestamp() WHERE d.division = p_division AND d.stage_since IS NULL AND d.imported_at IS NULL AND d.live_since IS NULL;
+    END IF;
     UPDATE sync_runs r SET rows = r.rows + _stage_page.rows, changed = r.changed + _stage_page.changed, refused = r.refused + _stage_page.refused
      WHERE r.id = p_run;
 END
@@ -720,7 +782,8 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'SELECT exact_pd_sync.add_division(123456);';
     END IF;
     UPDATE divisions d
-       SET send_since = (today(d.division) - make_interval(months => p_months))::date,
+       -- All of it is history until this import has come to its end.
+       SET live_since = NULL, send_since = (today(d.division) - make_interval(months => p_months))::date,
            stage_since = (today(d.division) - make_interval(months => greatest(p_months, p_staging_months)))::date;
     INSERT INTO settings (name, value) VALUES ('send_months', p_months::text)
     ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_at = clock_timestamp();

@@ -20,6 +20,10 @@ CREATE TABLE links (
     lines_unread   boolean NOT NULL DEFAULT false,
     misreads       integer NOT NULL DEFAULT 0,
     gone_at        timestamptz,
+    archived_at    timestamptz,
+    follower       boolean NOT NULL DEFAULT false,
+    kept           text[],
+    seen_value     numeric,
     first_sent     timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_sent      timestamptz NOT NULL DEFAULT clock_timestamp(),
     last_verified  timestamptz,
@@ -39,6 +43,10 @@ COMMENT ON COLUMN links.first_won_at IS 'Deals: the won_time first sent; a deal 
 COMMENT ON COLUMN links.lines_unread IS 'Deals: its lines at Pipedrive are not known and are read before anything is done to them.';
 COMMENT ON COLUMN links.misreads IS 'Deals: how often in a row an answer to added lines did not name what was sent. At three the job becomes a dead letter, so that nothing is added again and again.';
 COMMENT ON COLUMN links.gone_at IS 'Pipedrive answered that the record no longer exists. It is not made again by itself.';
+COMMENT ON COLUMN links.archived_at IS 'Deals: a person archived it. Nothing is sent until reconcile() sees it out of the archive; what changed meanwhile goes out then.';
+COMMENT ON COLUMN links.follower IS 'A person merged this record into another one, which carries the Exact-ID of another link. It is referred to, but its own fields and lines are not sent: two masters would never agree.';
+COMMENT ON COLUMN links.kept IS 'Fields that a person changed at Pipedrive and whose policy leaves them to that person.';
+COMMENT ON COLUMN links.seen_value IS 'Deals: the value at Pipedrive that did not fit what was sent, until its lines and discounts were read back.';
 COMMENT ON COLUMN links.first_sent IS 'First sent or adopted.';
 COMMENT ON COLUMN links.last_sent IS 'Last sent.';
 COMMENT ON COLUMN links.last_verified IS 'Last seen in a list of Pipedrive.';
@@ -80,14 +88,14 @@ CREATE TABLE job_signals (
     reason    text NOT NULL,
     argument  jsonb,
     at        timestamptz NOT NULL DEFAULT clock_timestamp()
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE job_signals IS 'What may have changed. Appended to by triggers and operator functions, folded into jobs by the delivery worker. Append-only, so that nobody''s transaction waits for delivery.';
 COMMENT ON COLUMN job_signals.id IS 'Number.';
 COMMENT ON COLUMN job_signals.kind IS 'Kind of object; all_… = every one of them; replay = an operator''s wish; compare = rebuild the queue from links (after a restore).';
 COMMENT ON COLUMN job_signals.division IS 'Exact division.';
 COMMENT ON COLUMN job_signals.exact_id IS 'GUID at Exact.';
 COMMENT ON COLUMN job_signals.reason IS 'Which table or function said so.';
-COMMENT ON COLUMN job_signals.argument IS 'For replay: which jobs. For resync: that the record is sent whole.';
+COMMENT ON COLUMN job_signals.argument IS 'For replay: which jobs. For resync: that the record is sent whole. From reconcile(): what it saw at Pipedrive.';
 COMMENT ON COLUMN job_signals.at IS 'When.';
 
 CREATE TABLE jobs (
@@ -120,7 +128,7 @@ COMMENT ON COLUMN jobs.state IS 'ready; waiting until next_attempt_at; blocked b
 COMMENT ON COLUMN jobs.dirty IS 'It changed while it was being sent: it is looked at once more afterwards.';
 COMMENT ON COLUMN jobs.attempts IS 'Attempts so far, counted before they are made. Waiting for a limit is not an attempt.';
 COMMENT ON COLUMN jobs.next_attempt_at IS 'Not before.';
-COMMENT ON COLUMN jobs.lease_until IS 'Who sends it should be done by then.';
+COMMENT ON COLUMN jobs.lease_until IS 'Who sends it should be done by then. For people: nobody takes a job over from a worker that lives.';
 COMMENT ON COLUMN jobs.class IS 'Of the last failure: theirs, ours, capacity, auth, limit.';
 COMMENT ON COLUMN jobs.reason IS 'What is the matter, in plain words.';
 COMMENT ON COLUMN jobs.error IS 'The server''s words.';
@@ -128,7 +136,9 @@ COMMENT ON COLUMN jobs.created_at IS 'Since when.';
 COMMENT ON COLUMN jobs.updated_at IS 'Last change of its state.';
 CREATE INDEX jobs_ready ON jobs (lane, priority, id) WHERE state = 'ready';
 CREATE INDEX jobs_waiting ON jobs (next_attempt_at) WHERE state = 'waiting';
-CREATE INDEX jobs_state ON jobs (state) WHERE state NOT IN ('ready', 'waiting');
+-- Without sending: there are few, each job is it once, and what is gone from an index still has to be passed.
+CREATE INDEX jobs_state ON jobs (state) WHERE state NOT IN ('ready', 'waiting', 'sending');
+CREATE INDEX jobs_person ON jobs (class) WHERE state = 'waiting' AND class IN ('capacity', 'auth');
 
 CREATE TABLE job_needs (
     job_id    bigint NOT NULL REFERENCES jobs ON DELETE CASCADE,
@@ -183,6 +193,22 @@ COMMENT ON COLUMN intents.unknown_at IS 'When we stopped waiting for its answer.
 COMMENT ON COLUMN intents.server_time IS 'Pipedrive''s clock as last heard before the announcement: what the call made is not older.';
 CREATE INDEX intents_job ON intents (job_id);
 CREATE INDEX intents_unknown ON intents (kind) WHERE state = 'unknown';
+
+CREATE TABLE queue_floors (
+    what      text PRIMARY KEY CHECK (what IN ('ready', 'waiting', 'signals')),
+    lane      smallint,
+    priority  bigint,
+    id        bigint,
+    at        timestamptz,
+    until     timestamptz NOT NULL
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+COMMENT ON TABLE queue_floors IS 'Where the worker begins to search its queue, while rows that are gone cannot be forgotten yet (an old snapshot is open) and would be passed each time. A hint for seconds; losing it costs nothing.';
+COMMENT ON COLUMN queue_floors.what IS 'ready or waiting jobs, or signals.';
+COMMENT ON COLUMN queue_floors.lane IS 'Ready jobs: no one in an earlier lane.';
+COMMENT ON COLUMN queue_floors.priority IS 'Ready jobs: no one of that lane that goes before.';
+COMMENT ON COLUMN queue_floors.id IS 'Number of the first job, or of the last signal that is gone.';
+COMMENT ON COLUMN queue_floors.at IS 'Waiting jobs: none that was due before.';
+COMMENT ON COLUMN queue_floors.until IS 'How long that is believed.';
 
 CREATE TABLE awaited_orders (
     division   integer NOT NULL,

@@ -71,8 +71,8 @@ CREATE FUNCTION _body_old(p_sent jsonb, p_diff jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT jsonb_object_agg(d.key, CASE WHEN d.key = 'custom_fields'
-                                        THEN (SELECT jsonb_object_agg(c.key, p_sent->'custom_fields'->c.key) FROM jsonb_each(d.value) c)
-                                        ELSE p_sent->d.key END)
+                                        THEN (SELECT jsonb_object_agg(c.key, nullif(p_sent->'custom_fields'->c.key, '-1')) FROM jsonb_each(d.value) c)
+                                        ELSE nullif(p_sent->d.key, '-1') END)
       FROM jsonb_each(p_diff) d $$;
 COMMENT ON FUNCTION _body_old(jsonb, jsonb) IS 'The values that a difference replaces.';
 
@@ -83,3 +83,26 @@ CREATE FUNCTION _body_merge(p_sent jsonb, p_diff jsonb) RETURNS jsonb
         || CASE WHEN p_diff ? 'custom_fields' OR p_sent ? 'custom_fields'
                 THEN jsonb_build_object('custom_fields', coalesce(p_sent->'custom_fields', '{}') || coalesce(p_diff->'custom_fields', '{}')) ELSE '{}' END $$;
 COMMENT ON FUNCTION _body_merge(jsonb, jsonb) IS 'What stands at Pipedrive after a difference was accepted.';
+
+CREATE FUNCTION _deal_kept(p_body jsonb, p_owner boolean, p_rules boolean, p_value boolean, p_stage boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT p_body - 'pipeline_id' - CASE WHEN p_owner THEN '' ELSE 'owner_id' END
+                  - CASE WHEN p_rules THEN ARRAY[]::text[] ELSE ARRAY['status', 'stage_id', 'lost_reason'] END
+                  -- A deleted order has no lines at Exact any more; its deal keeps them.
+                  - CASE WHEN p_value THEN '' ELSE 'value' END
+                  -- A stage that Pipedrive does not have (yet): the deal stays where it is.
+                  - CASE WHEN p_stage THEN '' ELSE 'stage_id' END $$;
+COMMENT ON FUNCTION _deal_kept(jsonb, boolean, boolean, boolean, boolean) IS 'What of a wanted deal counts for a deal that exists: owner, status with stage, value and stage only where they are known.';
+
+CREATE FUNCTION _body_doubt(p_sent jsonb, p_diff jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    -- -1 is what no field of ours is ever to be; not nothing, because nothing may be wanted.  Only a value can be -1, and is always wanted as something.
+    SELECT _body_merge(p_sent, coalesce((SELECT jsonb_object_agg(k, -1) FROM jsonb_object_keys(p_diff - 'custom_fields' - 'won_time' - 'lost_time' - 'value') k), '{}')
+                               -- The time of closing goes along with the status only.
+                            || CASE WHEN p_diff ?| ARRAY['won_time', 'lost_time'] THEN '{"status": -1}' ELSE '{}' END::jsonb
+                            || coalesce((SELECT jsonb_build_object('custom_fields', jsonb_object_agg(k, -1)) FROM jsonb_object_keys(p_diff->'custom_fields') k
+                                         HAVING count(*) > 0), '{}'))
+         - CASE WHEN p_diff ? 'value' THEN 'value' ELSE '' END $$;
+COMMENT ON FUNCTION _body_doubt(jsonb, jsonb) IS 'What stands at Pipedrive after a difference was sent and no answer came: what it named may be the old or the new, so that it differs from whatever is wanted next.';

@@ -113,8 +113,10 @@ COMMENT ON FUNCTION _closing_discount(numeric, numeric) IS 'The deal discount th
 
 CREATE VIEW deal_lanes AS
 SELECT o.division, o.id AS exact_id, st.deal_status, st.lost_reason,
-       -- Until the import has come to its end everything is history, also what is folded meanwhile.
-       CASE WHEN o.timestamp IS NOT NULL AND d.imported_at IS NOT NULL AND o.changed_at > greatest(clock_timestamp() - interval '1 day', d.imported_at) THEN 1
+       -- Until the import has come to its end everything is history, also what is folded meanwhile.  A division that is
+       -- only polled has caught up when its feeds first came to their end.
+       CASE WHEN o.timestamp IS NOT NULL AND o.changed_at > clock_timestamp() - interval '1 day'
+             AND o.changed_at > coalesce(d.imported_at, d.live_since) THEN 1
             WHEN coalesce(st.deal_status, 'open') = 'open' AND o.deleted_at IS NULL THEN 2
             ELSE 3 END AS lane,
        -- Newest first; what the order needs sorts just before it.
@@ -140,7 +142,7 @@ SELECT o.division, o.id AS exact_id, o.order_number,
        s.total AS value, s.lines, s.send_lines, s.adds_up,
        o.order_date,
        -- When it was won or lost: for history a date at noon, which no report moves to another day; for live orders when we saw it.
-       to_char(CASE WHEN o.timestamp IS NULL OR d.imported_at IS NULL OR o.changed_at <= d.imported_at
+       to_char(CASE WHEN o.timestamp IS NULL OR coalesce(o.changed_at <= coalesce(d.imported_at, d.live_since), true)
                     THEN ((least(coalesce(o.delivery_date, o.order_date), greatest(o.order_date, (o.changed_at AT TIME ZONE d.time_zone)::date)) + time '12:00') AT TIME ZONE d.time_zone)
                     ELSE o.changed_at END AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS closed_at,
        st.lane, st.priority, st.in_window,

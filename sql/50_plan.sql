@@ -33,6 +33,8 @@ CREATE FUNCTION _calls_objects(p_kind text, p_division integer[], p_id uuid[]) R
     SET enable_seqscan = off
     SET jit = off
     AS $$
+DECLARE
+    v_policies boolean := EXISTS (SELECT FROM field_policies p WHERE p.kind = p_kind);
 BEGIN
     -- plpgsql, because it keeps its plan: planning this takes longer than running it.
     RETURN QUERY
@@ -47,8 +49,8 @@ BEGIN
          CROSS JOIN LATERAL (SELECT * FROM wanted_products x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) w
          WHERE p_kind = 'product'
     ), compared AS (
-        SELECT w.*, l.pipedrive_id, l.sent, l.gone_at,
-               CASE WHEN l.pipedrive_id IS NOT NULL THEN _body_diff(l.sent, w.body) END AS diff
+        SELECT w.*, l.pipedrive_id, l.sent, l.gone_at, l.follower,
+               CASE WHEN l.pipedrive_id IS NOT NULL THEN _body_diff(l.sent, CASE WHEN v_policies THEN _policy_body(p_kind, w.body, l.kept) ELSE w.body END) END AS diff
           FROM wanted w
           LEFT JOIN LATERAL (SELECT * FROM links x WHERE x.kind = p_kind AND x.division = w.division AND x.exact_id = w.exact_id OFFSET 0) l ON true
     )
@@ -60,7 +62,7 @@ BEGIN
            CASE WHEN c.pipedrive_id IS NOT NULL THEN _body_old(c.sent, c.diff) END,
            5, c.pipedrive_id IS NULL, NULL::uuid[]
       FROM compared c
-     WHERE c.gone_at IS NULL AND (c.pipedrive_id IS NULL OR c.diff IS NOT NULL);
+     WHERE c.gone_at IS NULL AND NOT coalesce(c.follower, false) AND (c.pipedrive_id IS NULL OR c.diff IS NOT NULL);
 END
     $$;
 COMMENT ON FUNCTION _calls_objects(text, integer[], uuid[]) IS 'Calls for organizations or products.';
@@ -95,19 +97,25 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
     SET enable_seqscan = off
     SET jit = off
     AS $$
+DECLARE
+    v_policies  boolean := EXISTS (SELECT FROM field_policies p WHERE p.kind = 'deal');
+    v_lines     text := CASE WHEN v_policies THEN _field_policy('deal', 'lines') ELSE 'exact' END;
 BEGIN
     -- plpgsql, because it keeps its plan: planning this takes longer than running it.
     RETURN QUERY
     WITH w AS MATERIALIZED (
-        SELECT d.*, l.pipedrive_id, l.sent, l.discount_key, l.discount_sent, l.first_won_at
+        SELECT d.*, l.pipedrive_id, l.sent, l.discount_key, l.discount_sent, l.first_won_at, l.kept AS fields_left,
+               d.deleted OR CASE v_lines WHEN 'exact' THEN false
+                                         WHEN 'create-only' THEN EXISTS (SELECT FROM line_links x WHERE x.division = d.division AND x.order_id = d.exact_id)
+                                         ELSE coalesce('lines' = ANY (l.kept), false) END AS lines_left
           FROM _keys(p_division, p_id) AS k
           -- OFFSET 0: key by key, never the whole view joined to the keys afterwards.
          CROSS JOIN LATERAL (SELECT * FROM wanted_deals x WHERE x.division = k.division AND x.exact_id = k.id OFFSET 0) d
           LEFT JOIN LATERAL (SELECT * FROM links x WHERE x.kind = 'deal' AND x.division = k.division AND x.exact_id = k.id OFFSET 0) l ON true
          -- As a function call, because the planner takes a bare IS NULL for rare and then joins by nested loops.
-         WHERE booleq(l.gone_at IS NULL AND (d.in_window OR l.pipedrive_id IS NOT NULL), true)
+         WHERE booleq(l.gone_at IS NULL AND l.archived_at IS NULL AND l.follower IS NOT TRUE AND (d.in_window OR l.pipedrive_id IS NOT NULL), true)
     ), ln AS MATERIALIZED (
-        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p WHERE NOT w.deleted
+        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p WHERE NOT w.lines_left
     ), need AS MATERIALIZED (
         SELECT w.division, w.exact_id, 'organization' AS kind, w.organization_exact_id AS id
           FROM w WHERE w.organization_exact_id IS NOT NULL AND w.organization_id IS NULL
@@ -119,13 +127,9 @@ BEGIN
     ), header AS (
         SELECT g.division, g.exact_id, g.pipedrive_id, g.status, g.closed_at, g.first_won_at, g.sent,
                CASE WHEN g.pipedrive_id IS NULL THEN jsonb_strip_nulls(g.body) ELSE _body_diff(g.sent, g.kept) END AS diff
-          FROM (SELECT x.*, CASE WHEN x.pipedrive_id IS NOT NULL THEN x.body
-                        - CASE WHEN x.owner_kept OR x.owner_id IS NULL THEN ARRAY['owner_id', 'pipeline_id'] ELSE ARRAY['pipeline_id'] END
-                        - CASE WHEN x.unmapped THEN ARRAY['status', 'stage_id', 'lost_reason'] ELSE ARRAY[]::text[] END
-                        -- A deleted order has no lines at Exact any more; its deal keeps them.
-                        - CASE WHEN x.deleted THEN 'value' ELSE '' END
-                        -- A stage that Pipedrive does not have (yet): the deal stays where it is.
-                        - CASE WHEN x.stage_id IS NULL THEN 'stage_id' ELSE '' END END AS kept
+          FROM (SELECT x.*, CASE WHEN x.pipedrive_id IS NULL THEN NULL
+                                 WHEN v_policies THEN _policy_body('deal', _deal_kept(x.body, NOT (x.owner_kept OR x.owner_id IS NULL), NOT x.unmapped, NOT x.lines_left, x.stage_id IS NOT NULL), x.fields_left)
+                                 ELSE _deal_kept(x.body, NOT (x.owner_kept OR x.owner_id IS NULL), NOT x.unmapped, NOT x.lines_left, x.stage_id IS NOT NULL) END AS kept
                   FROM go x OFFSET 0) g
          OFFSET 0
     ), header_call AS (
@@ -139,7 +143,7 @@ BEGIN
                             WHEN h.diff->>'status' = 'lost' THEN jsonb_build_object('lost_time', h.closed_at) ELSE '{}'::jsonb END AS times OFFSET 0) t
          WHERE h.diff IS NOT NULL
     ), have AS MATERIALIZED (
-        SELECT k.* FROM go g CROSS JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = g.division AND x.order_id = g.exact_id OFFSET 0) k WHERE NOT g.deleted
+        SELECT k.* FROM go g CROSS JOIN LATERAL (SELECT * FROM line_links x WHERE x.division = g.division AND x.order_id = g.exact_id OFFSET 0) k WHERE NOT g.lines_left
     ), pair AS (
         SELECT ln.division, ln.order_id, ln.line_id, ln.line_number, ln.product_id, ln.quantity, ln.item_price, ln.discount, ln.comments,
                k.pipedrive_id AS line_pid, k.product_id AS old_product_id, k.quantity AS old_quantity, k.item_price AS old_item_price,
@@ -186,7 +190,7 @@ BEGIN
     ), closing AS (
         SELECT g.division, g.exact_id, g.pipedrive_id, g.discount_key, g.discount_sent, _closing_discount(s.line_sum, g.value) AS amount
           FROM go g LEFT JOIN line_sum s ON s.division = g.division AND s.order_id = g.exact_id
-         WHERE NOT g.deleted
+         WHERE NOT g.lines_left
     ), calls AS (
         SELECT h.division, h.exact_id, 2 AS step, 0::bigint AS n,
                CASE WHEN h.pipedrive_id IS NULL THEN 'create' ELSE 'update' END AS operation,
@@ -218,10 +222,10 @@ BEGIN
                     'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN coalesce(r.comments, '') END)),
                jsonb_strip_nulls(jsonb_build_object(
                     'product_id', CASE WHEN r.product_id IS DISTINCT FROM r.old_product_id THEN r.old_product_id END,
-                    'item_price', CASE WHEN r.item_price IS DISTINCT FROM r.old_item_price THEN r.old_item_price END,
-                    'quantity', CASE WHEN r.quantity IS DISTINCT FROM r.old_quantity THEN r.old_quantity END,
-                    'discount', CASE WHEN r.discount IS DISTINCT FROM r.old_discount THEN r.old_discount END,
-                    'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN r.old_comments END)),
+                    'item_price', CASE WHEN r.item_price IS DISTINCT FROM r.old_item_price THEN nullif(r.old_item_price, 'NaN') END,
+                    'quantity', CASE WHEN r.quantity IS DISTINCT FROM r.old_quantity THEN nullif(r.old_quantity, 'NaN') END,
+                    'discount', CASE WHEN r.discount IS DISTINCT FROM r.old_discount THEN nullif(r.old_discount, 'NaN') END,
+                    'comments', CASE WHEN coalesce(r.comments, '') IS DISTINCT FROM coalesce(r.old_comments, '') THEN nullif(r.old_comments, chr(1)) END)),
                5, false, ARRAY[r.line_id]
           FROM ranked r WHERE r.what = 'change' AND NOT r.replaced
         UNION ALL
@@ -239,7 +243,7 @@ BEGIN
                CASE WHEN c.amount IS NULL THEN NULL
                     WHEN c.discount_key IS NULL THEN jsonb_build_object('description', 'Afronding', 'amount', c.amount, 'type', 'amount')
                     ELSE jsonb_strip_nulls(jsonb_build_object('amount', c.amount, 'type', CASE WHEN c.discount_sent < 0 THEN 'amount' END)) END,
-               CASE WHEN c.discount_sent IS NOT NULL THEN jsonb_build_object('amount', c.discount_sent) END,
+               CASE WHEN c.discount_sent IS NOT NULL THEN jsonb_build_object('amount', nullif(c.discount_sent, -1)) END,
                CASE WHEN c.amount IS NULL THEN 3 ELSE 5 END, c.amount IS NOT NULL AND c.discount_key IS NULL, NULL
           FROM closing c
          WHERE c.amount IS DISTINCT FROM c.discount_sent

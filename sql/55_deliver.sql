@@ -58,7 +58,8 @@ BEGIN
     IF v.blocked_until > clock_timestamp() AND v.blocked_reason IS DISTINCT FROM _plain_reason('auth', NULL, NULL, NULL) THEN
         RETURN ceil(extract(epoch FROM v.blocked_until - clock_timestamp()) * 1000)::bigint;
     END IF;
-    IF v.available < p_tokens THEN
+    -- What may wait leaves live orders their reserve, as in _take_batch().
+    IF v.available - (CASE WHEN p_lane <= 1 THEN 0 ELSE v.day_limit * setting('live_reserve_percent')::bigint / CASE WHEN p_lane = 2 THEN 200 ELSE 100 END END) < p_tokens THEN
         RETURN (SELECT ceil(extract(epoch FROM b.reset_at - clock_timestamp()) * 1000)::bigint FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');
     END IF;
     -- Single calls are few and their answer corrects the figure: spent at once.
@@ -66,7 +67,7 @@ BEGIN
     RETURN 0;
 END
 $$;
-COMMENT ON FUNCTION _pipedrive_reserve(integer, integer) IS 'Books tokens for a single call; returns 0, or the milliseconds until there are some.';
+COMMENT ON FUNCTION _pipedrive_reserve(integer, integer) IS 'Books tokens for a single call of a lane; returns 0, or the milliseconds until there are some.';
 
 CREATE FUNCTION _pipedrive_headers(p_headers jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -103,6 +104,31 @@ COMMENT ON FUNCTION _pipedrive_headers(jsonb) IS 'Takes over what the answers'' 
 
 -- ----------------------------------------------------------------- life cycle
 
+CREATE FUNCTION _delivery_times_ahead(p_back_ms bigint DEFAULT 0) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_back  interval := make_interval(secs => p_back_ms / 1000.0);
+    v_now   timestamptz := clock_timestamp();
+BEGIN
+    IF p_back_ms > 0 THEN
+        UPDATE jobs j SET next_attempt_at = j.next_attempt_at - v_back WHERE j.state = 'waiting' AND j.next_attempt_at BETWEEN v_now AND 'infinity'::timestamptz - interval '1 day';
+        UPDATE budgets b SET blocked_until = b.blocked_until - v_back WHERE b.side = 'pipedrive' AND b.blocked_until > v_now;
+        UPDATE looks k SET not_before = k.not_before - v_back WHERE k.done_at IS NULL AND k.not_before > v_now;
+    END IF;
+    -- When it is not known by how much the clock was set back: a job waits for an hour at most, for a limit a day, like the day itself.
+    UPDATE jobs j SET next_attempt_at = v_now
+     WHERE j.state = 'waiting' AND j.next_attempt_at > v_now + CASE WHEN j.class = 'limit' THEN interval '25 hours' ELSE interval '65 minutes' END AND j.next_attempt_at < 'infinity';
+    UPDATE budgets b
+       SET blocked_until = CASE WHEN b.blocked_until <= v_now + interval '25 hours' THEN b.blocked_until END,
+           reset_at = CASE WHEN b.reset_at > v_now + interval '25 hours' THEN v_now + interval '1 day' ELSE b.reset_at END
+     WHERE b.side = 'pipedrive' AND (b.blocked_until > v_now + interval '25 hours' OR b.reset_at > v_now + interval '25 hours');
+    UPDATE looks k SET not_before = v_now WHERE k.done_at IS NULL AND k.not_before > v_now + interval '20 minutes';
+END
+$$;
+COMMENT ON FUNCTION _delivery_times_ahead(bigint) IS 'Jobs, limits and lists that wait for a time that lies too far ahead because the clock was set back: they go on. Called when the worker starts, and with the milliseconds when it sees the clock being set back.';
+
 CREATE FUNCTION _delivery_start() RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -112,9 +138,11 @@ DECLARE
     v_again    integer;
 BEGIN
     PERFORM _note_promotion();
+    PERFORM _delivery_times_ahead();
     -- A former life announced these and did not book an answer: creates are looked up, the rest is worked out anew.
     UPDATE intents SET state = 'unknown', unknown_at = clock_timestamp() WHERE is_create AND state = 'announced';
     GET DIAGNOSTICS v_unknown = ROW_COUNT;
+    PERFORM _doubt(array_agg(i.id)) FROM intents i WHERE NOT i.is_create HAVING count(*) > 0;
     DELETE FROM intents WHERE NOT is_create;
     UPDATE links l SET lines_unread = true
       FROM intents i
@@ -169,6 +197,118 @@ END
 $$;
 COMMENT ON FUNCTION _delivery_gate() IS 'May anything be sent now; if not, why and for how long.';
 
+-- ------------------------------------------------------- where the queue begins
+-- Rows that are gone stay in the indexes until no snapshot is older, which may
+-- be hours: a search from the beginning passes all of them.  So where it ended
+-- is remembered for a moment.  Whether a job is found never depends on that, only
+-- how soon, and by seconds.
+
+CREATE FUNCTION _floor(p_what text) RETURNS queue_floors
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ SELECT f FROM queue_floors f WHERE f.what = p_what AND f.until > clock_timestamp() AND f.until < clock_timestamp() + interval '10 s' $$;
+COMMENT ON FUNCTION _floor(text) IS 'Where to begin a search in the queue; NULL = at the beginning.';
+
+CREATE FUNCTION _floor_set(p_what text, p_began timestamptz, p_found boolean, p_lane integer, p_priority bigint, p_id bigint, p_at timestamptz DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_took interval := clock_timestamp() - p_began;
+BEGIN
+    -- A quick search is simply made again each time: in quiet times nothing is remembered and nothing written.
+    IF v_took > interval '4 ms' THEN
+        INSERT INTO queue_floors AS f (what, lane, priority, id, at, until)
+        VALUES (p_what, p_lane, p_priority, p_id, p_at, clock_timestamp() + CASE WHEN p_found THEN least(20 * v_took, interval '5 s') ELSE interval '5 s' END)
+        ON CONFLICT (what) DO UPDATE SET lane = excluded.lane, priority = excluded.priority, id = excluded.id, at = excluded.at, until = excluded.until;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _floor_set(text, timestamptz, boolean, integer, bigint, bigint, timestamptz) IS 'Remembers where a search from the beginning ended, if that took long, for twenty times as long as it took, so that such searches take a twentieth of the time at most; five seconds when it found nothing.';
+
+CREATE FUNCTION _floor_lower(p_lane integer, p_priority bigint) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ UPDATE queue_floors f SET lane = p_lane, priority = p_priority, id = 0 WHERE f.what = 'ready' AND (f.lane, f.priority) >= (p_lane, p_priority) $$;
+COMMENT ON FUNCTION _floor_lower(integer, bigint) IS 'A job became ready that goes before all others: the search for ready ones begins there.';
+
+CREATE FUNCTION _job_floor() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF NEW.state = 'ready' THEN
+        PERFORM _floor_lower(NEW.lane, NEW.priority);
+    ELSE
+        DELETE FROM queue_floors f WHERE f.what = 'waiting' AND f.at > NEW.next_attempt_at;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION _job_floor() IS 'A job became ready, or due: no search begins beyond it.  New jobs are told by _want_jobs().';
+CREATE TRIGGER job_floor AFTER UPDATE OF state, next_attempt_at ON jobs FOR EACH ROW
+    WHEN (NEW.state = 'ready' AND OLD.state <> 'ready' OR NEW.state = 'waiting' AND NEW.next_attempt_at <= clock_timestamp()) EXECUTE FUNCTION _job_floor();
+
+CREATE FUNCTION _ready_jobs(p_limit integer, p_max_lane integer) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_began  timestamptz := clock_timestamp();
+    v_floor  queue_floors := _floor('ready');
+    v_jobs   bigint[];
+    v_first  jobs;
+BEGIN
+    v_jobs := ARRAY(SELECT j.id FROM jobs j
+                     WHERE j.state = 'ready' AND j.lane <= p_max_lane AND (j.lane, j.priority, j.id) >= (coalesce(v_floor.lane, 0), coalesce(v_floor.priority, '-9223372036854775808'::bigint), coalesce(v_floor.id, 0))
+                     ORDER BY j.lane, j.priority, j.id LIMIT p_limit);
+    IF v_floor.what IS NULL THEN
+        SELECT * INTO v_first FROM jobs j WHERE j.id = v_jobs[1];
+        PERFORM _floor_set('ready', v_began, FOUND, coalesce(v_first.lane, p_max_lane + 1), coalesce(v_first.priority, '-9223372036854775808'::bigint), coalesce(v_first.id, 0));
+    END IF;
+    RETURN v_jobs;
+END
+$$;
+COMMENT ON FUNCTION _ready_jobs(integer, integer) IS 'The ready jobs to claim next, in order, up to a lane.';
+
+CREATE FUNCTION _due_jobs(p_limit integer) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_began  timestamptz := clock_timestamp();
+    v_floor  queue_floors := _floor('waiting');
+    v_jobs   bigint[];
+BEGIN
+    v_jobs := ARRAY(SELECT j.id FROM jobs j
+                     WHERE j.state = 'waiting' AND j.next_attempt_at <= v_began AND j.next_attempt_at >= coalesce(v_floor.at, '-infinity')
+                     ORDER BY j.next_attempt_at LIMIT p_limit);
+    IF v_floor.what IS NULL THEN
+        PERFORM _floor_set('waiting', v_began, v_jobs <> '{}', NULL, NULL, NULL, coalesce((SELECT j.next_attempt_at FROM jobs j WHERE j.id = v_jobs[1]), v_began));
+    END IF;
+    RETURN v_jobs;
+END
+$$;
+COMMENT ON FUNCTION _due_jobs(integer) IS 'Jobs that have waited long enough.';
+
+CREATE FUNCTION _suspect_job() RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_lane  integer := _lane_limit();
+    v_jobs  bigint[] := _due_jobs(1000) || _ready_jobs(1, v_lane);
+BEGIN
+    RETURN (SELECT j.id FROM jobs j WHERE j.id = ANY (v_jobs) AND j.lane <= v_lane ORDER BY j.lane, j.priority, j.id LIMIT 1);
+END
+$$;
+COMMENT ON FUNCTION _suspect_job() IS 'The job that _take_batch(1) claims: when that fails, the one to blame.';
+
 -- -------------------------------------------------------------- signals → jobs
 
 CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lane integer[], p_priority bigint[]) RETURNS void
@@ -193,6 +333,9 @@ BEGIN
                         WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
            attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
            updated_at = clock_timestamp();
+    IF EXISTS (SELECT FROM queue_floors f WHERE f.what = 'ready') THEN
+        PERFORM _floor_lower(m.lane, m.priority) FROM (SELECT x.lane, x.priority FROM unnest(p_lane, p_priority) AS x(lane, priority) ORDER BY x.lane, x.priority LIMIT 1) m;
+    END IF;
 END
     $$;
 COMMENT ON FUNCTION _want_jobs(text, integer[], uuid[], integer[], bigint[]) IS 'Queues objects to be looked at, one row each; the better lane wins.';
@@ -246,33 +389,66 @@ DECLARE
     v_signal   job_signals;
     v_d        integer[];
     v_i        uuid[];
+    v_began    timestamptz := clock_timestamp();
+    v_floor    queue_floors := _floor('signals');
+    v_ids      bigint[];
+    v_remade   job_signals[];
 BEGIN
+    v_ids := ARRAY(SELECT x.id FROM job_signals x WHERE x.id > coalesce(v_floor.id, 0) ORDER BY x.id LIMIT p_limit);
+    IF v_floor.what IS NULL THEN
+        -- What commits late with a lower number is found by the next search from the beginning.
+        PERFORM _floor_set('signals', v_began, v_ids <> '{}', NULL, NULL, coalesce(v_ids[1] - 1, pg_sequence_last_value('job_signals_id_seq'), 0));
+    END IF;
+    IF v_ids = '{}' THEN
+        RETURN 0;
+    END IF;
     WITH taken AS (
-        DELETE FROM job_signals s WHERE s.id IN (SELECT x.id FROM job_signals x ORDER BY x.id LIMIT p_limit) RETURNING s.*)
-    SELECT array_agg(t::job_signals) INTO v_signals FROM taken t;
+        DELETE FROM job_signals s WHERE s.id = ANY (v_ids) RETURNING s.*)
+    SELECT array_agg(t::job_signals ORDER BY t.id) INTO v_signals FROM taken t;
     IF v_signals IS NULL THEN
         RETURN 0;
     END IF;
 
     FOR v_signal IN SELECT * FROM unnest(v_signals) s WHERE s.kind IN ('replay') LOOP
         WITH again AS (
-            UPDATE jobs j SET state = 'ready', attempts = 0, class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
+            -- What the sync itself tries again gets one attempt, not a new row of them.
+            UPDATE jobs j SET state = 'ready', attempts = CASE WHEN v_signal.argument ? 'by' THEN j.attempts ELSE 0 END,
+                   class = NULL, reason = NULL, error = NULL, next_attempt_at = NULL, updated_at = clock_timestamp()
              WHERE j.state IN ('dead', 'waiting') AND j.next_attempt_at IS DISTINCT FROM 'infinity'
                AND (v_signal.argument->>'job' IS NULL OR j.id = (v_signal.argument->>'job')::bigint)
                AND (v_signal.argument->>'kind' IS NULL OR j.kind = v_signal.argument->>'kind')
                AND (v_signal.argument->>'class' IS NULL OR j.class = v_signal.argument->>'class')
+               AND (v_signal.argument->>'cause' IS NULL OR (_dead_cause(j.reason)).cause = v_signal.argument->>'cause')
+               AND (v_signal.argument->>'by' IS NULL OR j.state = 'dead' AND v_signal.argument->>'by' = ANY (string_to_array((_dead_cause(j.reason)).revived_by, ' ')))
             RETURNING j.kind, j.division, j.exact_id
         ), forgotten AS (
             -- What is gone at Pipedrive is made anew.
             DELETE FROM links l USING again a
              WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.gone_at IS NOT NULL
-            RETURNING l.kind, l.division, l.exact_id)
-        DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id;
+            RETURNING l.kind, l.division, l.exact_id
+        ), lines AS (
+            DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id)
+        SELECT array_agg(ROW(0, f.kind, f.division, f.exact_id, 'remade', NULL, clock_timestamp())::job_signals) INTO v_remade FROM forgotten f;
+        -- An organization or product that is made anew has a new id: deals that name the old one follow.
+        IF v_remade IS NOT NULL THEN
+            SELECT array_agg(x.division), array_agg(x.id) INTO v_d, v_i
+              FROM (SELECT o.division, o.id FROM unnest(v_remade) f JOIN exact_sales_orders o ON o.division = f.division AND o.ordered_by = f.exact_id WHERE f.kind = 'organization'
+                    UNION
+                    SELECT s.division, s.order_id FROM unnest(v_remade) f JOIN exact_sales_order_lines s ON s.division = f.division AND s.item = f.exact_id WHERE f.kind = 'product') x
+             WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.id AND l.gone_at IS NULL);
+            IF v_d IS NOT NULL THEN
+                PERFORM _want_deals(v_d, v_i);
+            END IF;
+        END IF;
     END LOOP;
+
+    IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.argument ? 'drift') THEN
+        PERFORM _take_drift(v_signals);
+    END IF;
 
     UPDATE links l SET sent = '{}', lines_unread = (l.kind = 'deal')
       FROM unnest(v_signals) s
-     WHERE s.argument->>'whole' = 'true' AND l.kind = s.kind AND l.division = s.division AND l.exact_id = s.exact_id;
+     WHERE s.argument->>'whole' = 'true' AND NOT l.follower AND l.kind = s.kind AND l.division = s.division AND l.exact_id = s.exact_id;
 
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_deals', 'compare')) THEN
         SELECT array_agg(o.division), array_agg(o.id) INTO v_d, v_i FROM exact_sales_orders o;
@@ -291,6 +467,7 @@ BEGIN
               WHERE l.kind = 'organization' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_organizations', 'compare'))) x
       WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = x.division AND l.exact_id = x.exact_id)
          OR EXISTS (SELECT FROM job_needs n WHERE n.kind = 'organization' AND n.division = x.division AND n.exact_id = x.exact_id)
+         OR EXISTS (SELECT FROM jobs j WHERE j.kind = 'organization' AND j.division = x.division AND j.exact_id = x.exact_id)
      HAVING count(*) > 0;
     -- Products: what is linked, and every item for sale unless only ordered ones are wanted.
     PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.exact_id), array_agg(4), array_agg(0::bigint))
@@ -299,6 +476,7 @@ BEGIN
               WHERE l.kind = 'product' AND EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_products', 'compare'))) x
       WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'product' AND l.division = x.division AND l.exact_id = x.exact_id)
          OR EXISTS (SELECT FROM job_needs n WHERE n.kind = 'product' AND n.division = x.division AND n.exact_id = x.exact_id)
+         OR EXISTS (SELECT FROM jobs j WHERE j.kind = 'product' AND j.division = x.division AND j.exact_id = x.exact_id)
          OR (SELECT setting('products')) = 'all'
             AND (SELECT w.for_sale FROM (SELECT * FROM wanted_products y WHERE y.division = x.division AND y.exact_id = x.exact_id OFFSET 0) w)
      HAVING count(*) > 0;
@@ -384,7 +562,8 @@ DECLARE
     v_heard     timestamptz;
 BEGIN
     -- A turn that finds nothing to do writes nothing, nor waits for the disk.
-    IF NOT EXISTS (SELECT FROM jobs x WHERE x.state = 'ready') AND NOT EXISTS (SELECT FROM jobs x WHERE x.state = 'waiting' AND x.next_attempt_at <= v_now) THEN
+    v_ids := _due_jobs(1000);
+    IF v_ids = '{}' AND _ready_jobs(1, 9) = '{}' THEN
         RETURN;
     END IF;
     SELECT * INTO v_day FROM _pipedrive_day();
@@ -394,29 +573,25 @@ BEGIN
         RETURN;
     END IF;
 
-    UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, updated_at = v_now
-     WHERE j.id IN (SELECT x.id FROM jobs x WHERE x.state = 'waiting' AND x.next_attempt_at <= v_now ORDER BY x.next_attempt_at LIMIT 1000);
+    UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, updated_at = v_now WHERE j.id = ANY (v_ids);
 
-    WITH picked AS (
-        SELECT j.id FROM jobs j
-         WHERE j.state = 'ready' AND j.lane <= v_max_lane
-         ORDER BY j.lane, j.priority, j.id LIMIT p_jobs
-    ), claimed AS (
+    v_ids := _ready_jobs(p_jobs, v_max_lane);
+    WITH claimed AS (
         UPDATE jobs j SET state = 'sending', attempts = j.attempts + 1, dirty = false, lease_until = v_now + interval '10 minutes', updated_at = v_now
-          FROM picked p WHERE j.id = p.id RETURNING j.*)
+         WHERE j.id = ANY (v_ids) RETURNING j.*)
     SELECT array_agg(c::jobs ORDER BY c.lane, c.priority, c.id) INTO v_jobs FROM claimed c;
     IF v_jobs IS NULL THEN
         RETURN;
     END IF;
 
     -- Products get their group's option with the first call: options go first, alone.
-    IF EXISTS (SELECT FROM jobs j WHERE j.kind = 'groups' AND j.state IN ('sending', 'unknown')) THEN
+    IF EXISTS (SELECT FROM jobs j WHERE j.kind = 'groups' AND j.division = 0 AND j.exact_id = '00000000-0000-0000-0000-000000000000' AND j.state IN ('sending', 'unknown')) THEN
         SELECT array_agg(j.id) INTO v_drop FROM unnest(v_jobs) j WHERE j.kind IN ('product', 'deal');
         UPDATE jobs j SET state = 'ready', attempts = j.attempts - 1, lease_until = NULL WHERE j.id = ANY (v_drop);
         SELECT array_agg(j) INTO v_jobs FROM unnest(v_jobs) j WHERE j.kind NOT IN ('product', 'deal');
     END IF;
 
-    SELECT coalesce(max(i.id), 0) INTO v_first FROM intents i;
+    v_first := coalesce(pg_sequence_last_value('intents_id_seq'), 0);
     FOREACH v_kind IN ARRAY ARRAY['groups', 'organization', 'product', 'deal'] LOOP
         SELECT array_agg(j.division ORDER BY n), array_agg(j.exact_id ORDER BY n), array_agg(j.id ORDER BY n) INTO v_d, v_i, v_ids
           FROM unnest(v_jobs) WITH ORDINALITY AS j(id, kind, division, exact_id, lane, priority, state, dirty, attempts, next_attempt_at, lease_until, class, reason, error, created_at, updated_at, n)
@@ -427,7 +602,7 @@ BEGIN
             -- Lines that are not known are read first, a hundred deals a list.
             SELECT array_agg(x.id), array_agg(l.pipedrive_id) INTO v_drop, v_deals
               FROM unnest(v_ids, v_d, v_i) AS x(id, division, exact_id)
-              JOIN links l ON l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.exact_id AND l.lines_unread AND l.gone_at IS NULL;
+              JOIN links l ON l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.exact_id AND l.lines_unread AND l.gone_at IS NULL AND l.archived_at IS NULL AND NOT l.follower;
             IF v_drop IS NOT NULL THEN
                 INSERT INTO looks (what, reason, deal_ids)
                 SELECT 'lines', 'readback', array_agg(d.deal) FROM unnest(v_deals) WITH ORDINALITY AS d(deal, n)
@@ -510,8 +685,13 @@ BEGIN
              WHERE j.id = ANY (v_drop);
         END IF;
         -- The plan's deals are full: creates wait, the rest goes on.
-        IF v_kind = 'deal' AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until > v_now) THEN
-            SELECT array_agg(DISTINCT i.job_id) INTO v_drop FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create';
+        IF v_kind = 'deal' AND EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until IS NOT NULL)
+           AND EXISTS (SELECT FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create') THEN
+            SELECT array_agg(x.job_id) INTO v_drop
+              FROM (SELECT i.job_id, row_number() OVER (ORDER BY i.id) AS n FROM intents i WHERE i.id > v_first AND i.kind = 'deal' AND i.operation = 'create') x
+             -- When the time is over, one create asks whether there is room; the others wait for what it learns.
+             WHERE x.n > 1 OR EXISTS (SELECT FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until > v_now);
+            UPDATE budgets b SET blocked_until = v_now + interval '1 minute' WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until <= v_now;
             DELETE FROM intents i WHERE i.job_id = ANY (v_drop) AND i.id > v_first;
             UPDATE jobs j SET state = 'waiting', class = 'capacity', attempts = j.attempts - 1, lease_until = NULL, reason = 'the deals of the Pipedrive plan are full',
                    next_attempt_at = (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'creates')
@@ -535,7 +715,7 @@ BEGIN
 
     -- Nothing to do: the wanted state is what was sent.
     DELETE FROM jobs j
-     WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+     WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
 
     UPDATE budgets b SET booked = b.booked + coalesce((SELECT sum(i.tokens) FROM intents i WHERE i.id > v_first), 0)
      WHERE b.side = 'pipedrive' AND b.kind = 'day';
@@ -548,16 +728,32 @@ $$;
 COMMENT ON FUNCTION _take_batch(integer) IS 'Claims jobs, works out their calls, announces them and books the tokens, all in one transaction; returns the calls in the order to make them.';
 
 CREATE FUNCTION _delivery_wait() RETURNS bigint
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
     AS $$
-    SELECT CASE WHEN EXISTS (SELECT FROM job_signals) OR EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= clock_timestamp()))
-                     OR EXISTS (SELECT FROM jobs j WHERE j.state = 'ready' AND j.lane <= (SELECT _lane_limit())) THEN 0
-           ELSE coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(d.t) - clock_timestamp()) * 1000))::bigint
-                            FROM (SELECT min(j.next_attempt_at) AS t FROM jobs j WHERE j.state = 'waiting' AND j.next_attempt_at < 'infinity'
-                                  UNION ALL
-                                  SELECT min(k.not_before) FROM looks k WHERE k.done_at IS NULL
-                                  UNION ALL
-                                  SELECT b.reset_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND EXISTS (SELECT FROM jobs WHERE state = 'ready')) d
-                          HAVING min(d.t) IS NOT NULL), -1) END $$;
+DECLARE
+    v_now    timestamptz := clock_timestamp();
+    v_ready  bigint[] := _ready_jobs(1, 9);
+BEGIN
+    IF EXISTS (SELECT FROM job_signals s WHERE s.id > coalesce((_floor('signals')).id, 0))
+       OR EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= v_now))
+       OR EXISTS (SELECT FROM jobs j WHERE j.id = v_ready[1] AND j.lane <= _lane_limit()) THEN
+        RETURN 0;
+    END IF;
+    RETURN coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(d.t) - v_now) * 1000))::bigint
+                       FROM (SELECT min(j.next_attempt_at) AS t FROM jobs j
+                              WHERE j.state = 'waiting' AND j.next_attempt_at < 'infinity' AND j.next_attempt_at >= coalesce((_floor('waiting')).at, '-infinity')
+                             UNION ALL
+                             SELECT min(k.not_before) FROM looks k WHERE k.done_at IS NULL
+                             UNION ALL
+                             SELECT b.reset_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' AND v_ready <> '{}'
+                             UNION ALL
+                             -- A search that began later than at the beginning is made again.
+                             SELECT f.until FROM queue_floors f WHERE f.until > v_now) d
+                     HAVING min(d.t) IS NOT NULL), -1);
+END
+$$;
 COMMENT ON FUNCTION _delivery_wait() IS 'Milliseconds until something is due; -1 = nothing.';

@@ -26,7 +26,8 @@ CREATE TYPE _result AS (
     ms          integer,
     request_id  text,
     wait_ms     bigint,
-    in_order    boolean
+    in_order    boolean,
+    probe       boolean
 );
 COMMENT ON TYPE _result IS 'An answer together with the announced call it belongs to, without the call''s body (which may be large and stays in intents until the end).';
 
@@ -40,6 +41,7 @@ CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer
                                    WHEN p_error ILIKE '%custom%field%' OR p_error ILIKE '%custom_fields%' THEN 'Pipedrive refuses a custom field: it was deleted or retyped by hand; CALL exact_pd_sync.setup_pipedrive() and replay'
                                    WHEN p_error ILIKE '%owner%' OR p_error ILIKE '%user%' THEN 'Pipedrive refuses the owner: the user is inactive or gone; map the salesperson to another user and replay'
                                    WHEN p_error ILIKE '%stage%' OR p_error ILIKE '%pipeline%' THEN 'Pipedrive does not know the stage or pipeline any more; CALL exact_pd_sync.setup_pipedrive() and replay'
+                                   WHEN p_error ILIKE '%organization%' OR p_error ILIKE '%org_id%' THEN 'Pipedrive does not know the organization of this deal any more: it was deleted or merged by hand; resync() the organization, then replay'
                                    WHEN p_error ILIKE '%product%' AND p_operation LIKE 'line%' THEN 'Pipedrive refuses a line''s product: it was deleted or made unlinkable by hand'
                                    ELSE 'Pipedrive refuses this record as it is; mend it at the source and replay' END
         WHEN 'gone' THEN 'the record no longer exists at Pipedrive: a person deleted or merged it; it is not made again by itself, replay() makes it anew'
@@ -51,6 +53,11 @@ CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer
         WHEN 'unknown' THEN 'no readable answer: whether it was made is looked up first'
         ELSE 'no good answer from Pipedrive; it is tried again' END $$;
 COMMENT ON FUNCTION _plain_reason(text, text, integer, text) IS 'What a refusal means and what to do, in words for people.';
+
+CREATE FUNCTION _retry_pause(p_attempts integer) RETURNS interval
+    LANGUAGE sql VOLATILE
+    AS $$ SELECT make_interval(secs => least(900, 5 * 2 ^ least(p_attempts, 8)) * (0.75 + random() / 2)) $$;
+COMMENT ON FUNCTION _retry_pause(integer) IS 'How long a job waits after so many attempts without a good answer: 10 seconds, doubled up to a quarter of an hour, and up to a quarter more or less, so that what failed together does not come back together.';
 
 CREATE FUNCTION _answer_in_order(p_body jsonb, p_line_ids uuid[], p_ids jsonb, p_products jsonb, p_quantities jsonb, p_prices jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -103,6 +110,45 @@ END
 $$;
 COMMENT ON FUNCTION _learn_refusals(_result[]) IS 'Notes in settings what Pipedrive refuses and the references leave open: negative lines, zero quantities, won_time at creation. The deals concerned are planned anew.';
 
+CREATE FUNCTION _doubt(p_calls bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_done  text[] := (SELECT array_agg(DISTINCT i.operation) FROM intents i WHERE i.id = ANY (p_calls) AND NOT i.is_create);
+    v       intents;
+BEGIN
+    IF v_done IS NULL THEN
+        RETURN;
+    END IF;
+    -- Repeating a change does no harm.  But Exact may go back to what was sent before it, and then it must not seem to be there already.
+    FOR v IN SELECT i.* FROM intents i WHERE i.id = ANY (p_calls) AND i.operation = 'update' ORDER BY i.id LOOP
+        UPDATE links l SET sent = _body_doubt(l.sent, v.body) WHERE l.kind = v.kind AND l.division = v.division AND l.exact_id = v.exact_id;
+    END LOOP;
+    IF v_done && ARRAY['line_change', 'line_delete'] THEN
+        -- A line that is wanted after all is changed as a whole; if it is gone by then, that is found out and the lines are read back.
+        UPDATE line_links k
+           SET product_id = CASE WHEN i.body IS NULL OR i.body ? 'product_id' THEN 0 ELSE k.product_id END,
+               quantity = CASE WHEN i.body IS NULL OR i.body ? 'quantity' THEN 'NaN' ELSE k.quantity END,
+               item_price = CASE WHEN i.body IS NULL OR i.body ? 'item_price' THEN 'NaN' ELSE k.item_price END,
+               discount = CASE WHEN k.discount <> -2 AND (i.body IS NULL OR i.body ? 'discount') THEN 'NaN' ELSE k.discount END,
+               comments = CASE WHEN i.body IS NULL OR i.body ? 'comments' THEN chr(1) ELSE k.comments END
+          FROM intents i
+         WHERE i.id = ANY (p_calls) AND i.operation IN ('line_change', 'line_delete')
+           AND k.division = i.division AND k.order_id = i.exact_id AND k.line_id = ANY (i.line_ids);
+    END IF;
+    IF v_done && ARRAY['discount_change', 'discount_delete'] THEN
+        UPDATE links l SET discount_sent = -1 FROM intents i
+         WHERE i.id = ANY (p_calls) AND i.operation IN ('discount_change', 'discount_delete') AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id
+           AND l.discount_key IS NOT NULL;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _doubt(bigint[]) IS 'Changes and deletions were announced and their answers are not known: what they named counts as neither old nor new, so that it is sent again whatever is wanted next.';
+
 CREATE FUNCTION _settle_accepted(p_results _result[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -150,6 +196,11 @@ BEGIN
         UPDATE links l SET misreads = 0 FROM unnest(p_results) r
          WHERE r.operation = 'line_add' AND r.outcome = 'ok' AND r.in_order
            AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id AND l.misreads <> 0;
+    END IF;
+    -- A bulk deletion that leaves lines behind: what is left is read.
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.operation = 'line_delete' AND r.outcome = 'ok' AND NOT r.in_order) THEN
+        UPDATE links l SET lines_unread = true, misreads = l.misreads + 1 FROM unnest(p_results) r
+         WHERE r.operation = 'line_delete' AND r.outcome = 'ok' AND NOT r.in_order AND l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id;
     END IF;
     -- An answer in another order, or of another length, says nothing about which line is which: read back.
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.operation = 'line_add' AND (r.outcome = 'unknown' OR r.outcome = 'ok' AND NOT r.in_order)) THEN
@@ -246,6 +297,15 @@ BEGIN
             PERFORM _pipedrive_closed(v_bad.outcome, v_bad.wait_ms, v_bad.error);
         END IF;
     END LOOP;
+    IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok' AND r.kind = 'deal' AND r.operation = 'create')
+       AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'capacity') THEN
+        -- There is room in the plan again: whoever waited for it goes.
+        UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL WHERE b.side = 'pipedrive' AND b.kind = 'creates' AND b.blocked_until IS NOT NULL;
+        IF FOUND THEN
+            UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, class = NULL, reason = NULL, updated_at = v_now
+             WHERE j.kind = 'deal' AND j.state = 'waiting' AND j.class = 'capacity' AND j.reason = _plain_reason('capacity', NULL, NULL, NULL);
+        END IF;
+    END IF;
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok') THEN
         UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL
          WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome IN ('daily', 'auth', 'blocked')));
@@ -267,50 +327,57 @@ BEGIN
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome NOT IN ('ok', 'not_sent')) THEN
         -- The first thing that went wrong decides; the calls behind it were not sent.
         WITH worst AS (
-            SELECT DISTINCT ON (r.job_id) r.job_id, r.outcome, r.operation, r.status, r.error, r.wait_ms
+            SELECT DISTINCT ON (r.job_id) r.job_id, r.outcome, r.operation, r.status, r.error, r.wait_ms,
+                   r.outcome = 'gone' AND r.operation IN ('line_change', 'discount_change') AS part_gone,
+                   -- A service that is down is no fault of the job that was sent to see whether it is up again.
+                   r.outcome = 'retry' AND r.probe AND coalesce(r.status, 0) IN (0, 502, 503, 504) AS down
               FROM unnest(p_results) r WHERE r.outcome NOT IN ('ok', 'not_sent')
                                  AND NOT (r.outcome = 'gone' AND r.operation IN ('line_delete', 'discount_delete'))
-             ORDER BY r.job_id, r.id)
+             ORDER BY r.job_id, r.id
+        ), judged AS (
+            SELECT w.*, CASE WHEN w.outcome = 'permanent' AND j.dirty THEN 'ready'
+                             WHEN w.outcome = 'permanent' OR w.outcome = 'gone' AND NOT w.part_gone THEN 'dead'
+                             WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
+                             WHEN w.outcome IN ('retry', 'unknown', 'gone') AND NOT w.down AND j.attempts >= setting('max_attempts')::integer THEN CASE WHEN j.dirty AND w.outcome = 'retry' THEN 'ready' ELSE 'dead' END
+                             -- What is there is read back first; whether it then goes on at once, _look_done() says.
+                             WHEN w.outcome IN ('unknown', 'gone') THEN 'ready'
+                             ELSE 'waiting' END AS state
+              FROM worst w JOIN jobs j ON j.id = w.job_id)
         UPDATE jobs j
-           SET state = CASE WHEN j.dirty AND w.outcome = 'permanent' THEN 'ready'
-                            WHEN w.outcome = 'gone' AND w.operation IN ('line_change', 'discount_change') THEN 'ready'
-                            WHEN w.outcome IN ('permanent', 'gone') THEN 'dead'
-                            WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
-                            WHEN w.outcome = 'unknown' THEN 'ready'
-                            WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN 'dead'
-                            ELSE 'waiting' END,
-               dirty = false,
+           SET state = w.state, dirty = false,
                -- Waiting for a limit is not an attempt.
-               attempts = CASE WHEN w.outcome IN ('burst', 'daily', 'auth', 'blocked', 'capacity') THEN greatest(0, j.attempts - 1) ELSE j.attempts END,
-               next_attempt_at = CASE w.outcome
+               attempts = CASE WHEN w.outcome IN ('burst', 'daily', 'auth', 'blocked', 'capacity') OR w.down THEN greatest(0, j.attempts - 1) ELSE j.attempts END,
+               next_attempt_at = CASE WHEN w.state = 'waiting' THEN CASE w.outcome
                     WHEN 'burst' THEN v_now + make_interval(secs => coalesce(w.wait_ms, 2000) / 1000.0 + random())
                     WHEN 'daily' THEN (SELECT b.blocked_until FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day')
                     WHEN 'auth' THEN v_now + interval '10 minutes' WHEN 'blocked' THEN v_now + interval '45 minutes'
                     WHEN 'capacity' THEN v_now + interval '1 hour'
-                    WHEN 'retry' THEN v_now + make_interval(secs => least(900, 5 * 2 ^ least(j.attempts, 8)) * (0.75 + random() / 2)) END,
-               class = CASE w.outcome WHEN 'permanent' THEN 'ours' WHEN 'gone' THEN 'ours' WHEN 'capacity' THEN 'capacity' WHEN 'auth' THEN 'auth'
-                                      WHEN 'burst' THEN 'limit' WHEN 'daily' THEN 'limit' ELSE 'theirs' END,
-               reason = CASE WHEN w.outcome = 'retry' AND j.attempts >= setting('max_attempts')::integer THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
+                    ELSE v_now + greatest(_retry_pause(j.attempts), make_interval(secs => coalesce(w.wait_ms, 0) / 1000.0)) END END,
+               class = CASE WHEN w.outcome IN ('permanent', 'gone') AND NOT w.part_gone THEN 'ours' WHEN w.outcome IN ('capacity', 'auth') THEN w.outcome
+                            WHEN w.outcome IN ('burst', 'daily') THEN 'limit' ELSE 'theirs' END,
+               reason = CASE WHEN w.state = 'dead' AND w.part_gone THEN 'Pipedrive shows a line or discount of this deal, and says that it does not exist when it is changed; look at the deal, then replay'
+                             WHEN w.state = 'dead' AND w.outcome IN ('retry', 'unknown') THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
                              ELSE _plain_reason(w.outcome, w.operation, w.status, w.error) END,
                error = left(w.error, 1000), lease_until = NULL, updated_at = v_now
-          FROM worst w WHERE j.id = w.job_id;
+          FROM judged w WHERE j.id = w.job_id;
     END IF;
     PERFORM _ask_looks() WHERE EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'unknown');
 
     UPDATE jobs j SET state = 'dead', class = 'theirs', lease_until = NULL, updated_at = v_now,
            reason = 'Pipedrive takes the lines of this deal and three times did not answer with what was sent; compare the deal with its order, then replay'
-     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r WHERE r.operation = 'line_add')) AND j.state = 'sending'
+     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r WHERE r.operation IN ('line_add', 'line_delete'))) AND j.state = 'sending'
        AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread AND l.misreads >= 3)
-       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+       AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
 
     -- Done when nothing announced is left; what changed meanwhile is looked at again.
+    -- Asked job by job, not as a join: that would read all of intents, and what is gone from it, in each batch.
     UPDATE jobs j SET state = 'ready', dirty = false, attempts = 0, lease_until = NULL, class = NULL, reason = NULL, updated_at = v_now
      WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending'
        AND (j.dirty OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
             OR EXISTS (SELECT FROM unnest(p_results) r WHERE r.job_id = j.id AND r.outcome = 'not_sent'))
-       AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+       AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
     DELETE FROM jobs j
-     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending' AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id);
+     WHERE j.id = ANY (ARRAY(SELECT r.job_id FROM unnest(p_results) r)) AND j.state = 'sending' AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;
 END
 $$;
 COMMENT ON FUNCTION _settle_jobs(_result[]) IS 'What becomes of the jobs: done, again, later, looked up, or a dead letter.';
@@ -333,10 +400,13 @@ BEGIN
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.ids) WITH ORDINALITY e(x, n)),
                          (SELECT array_agg(x::bigint ORDER BY n) FROM jsonb_array_elements_text(a.products) WITH ORDINALITY e(x, n)),
                          a.key, a.labels, a.error, a.ms, a.request_id, a.wait_ms,
-                         CASE WHEN i.operation = 'line_add' AND a.outcome = 'ok' THEN _answer_in_order(i.body, i.line_ids, a.ids, a.products, a.quantities, a.prices) END)::_result ORDER BY i.id)
+                         CASE WHEN i.operation = 'line_add' AND a.outcome = 'ok' THEN _answer_in_order(i.body, i.line_ids, a.ids, a.products, a.quantities, a.prices)
+                              -- A bulk deletion names what it deleted.
+                              WHEN i.operation = 'line_delete' AND a.outcome = 'ok' THEN coalesce(jsonb_array_length(a.ids), cardinality(i.line_ids)) >= cardinality(i.line_ids) END,
+                         coalesce(a.probe, false))::_result ORDER BY i.id)
       INTO v
       FROM jsonb_to_recordset(p_results::jsonb)
-           AS a(call bigint, outcome text, status integer, ids jsonb, products jsonb, quantities jsonb, prices jsonb, key text, labels jsonb, error text, ms integer, request_id text, wait_ms bigint)
+           AS a(call bigint, outcome text, status integer, ids jsonb, products jsonb, quantities jsonb, prices jsonb, key text, labels jsonb, error text, ms integer, request_id text, wait_ms bigint, probe boolean)
      CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = a.call OFFSET 0) i;
 
     PERFORM _pipedrive_headers(p_headers::jsonb);
@@ -352,7 +422,10 @@ BEGIN
      WHERE b.side = 'pipedrive' AND b.kind = 'day';
 
     INSERT INTO api_calls (side, division, what, method, path, status, outcome, tokens, ms, error, request_id, job_id, exact_id)
-    SELECT 'pipedrive', r.division, r.operation, i.method, left(i.path, 500), nullif(r.status, 0), r.outcome,
+    SELECT 'pipedrive', r.division, r.operation, i.method,
+           -- What was written before the deal had an id.
+           left(CASE WHEN i.path LIKE '%{deal}%' THEN replace(i.path, '{deal}', coalesce((SELECT c.ids[1] FROM unnest(v) c WHERE c.job_id = r.job_id AND c.operation = 'create' AND c.outcome = 'ok'),
+                (SELECT l.pipedrive_id FROM links l WHERE l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id))::text) ELSE i.path END, 500), nullif(r.status, 0), r.outcome,
            CASE WHEN r.outcome IN ('burst', 'daily', 'auth', 'blocked') THEN 0 ELSE r.tokens END, r.ms, left(r.error, 500), r.request_id, r.job_id, r.exact_id
       FROM unnest(v) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome <> 'not_sent' ORDER BY r.id;
 
@@ -361,11 +434,14 @@ BEGIN
         PERFORM _settle_refused(v);
     END IF;
 
+    PERFORM _doubt(array_agg(r.id)) FROM unnest(v) r WHERE r.outcome IN ('retry', 'unknown') AND NOT r.is_create HAVING count(*) > 0;
+
     -- Booked: the announcement goes, but for creates of unknown outcome.  Lines of a known deal are read back instead.
-    DELETE FROM intents i USING unnest(v) r
-     WHERE i.id = r.id AND (r.outcome <> 'unknown' OR NOT r.is_create
-            OR r.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id));
-    UPDATE intents i SET state = 'unknown', unknown_at = v_now FROM unnest(v) r WHERE i.id = r.id AND r.outcome = 'unknown' AND i.state <> 'unknown';
+    DELETE FROM intents i
+     WHERE i.id = ANY (ARRAY(SELECT r.id FROM unnest(v) r
+                              WHERE r.outcome <> 'unknown' OR NOT r.is_create
+                                 OR r.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = r.division AND l.exact_id = r.exact_id)));
+    UPDATE intents i SET state = 'unknown', unknown_at = v_now WHERE i.id = ANY (ARRAY(SELECT r.id FROM unnest(v) r WHERE r.outcome = 'unknown')) AND i.state <> 'unknown';
 
     PERFORM _settle_jobs(v);
 END
@@ -378,8 +454,14 @@ CREATE FUNCTION _job_failed(p_job bigint, p_error text) RETURNS void
     AS $$
 BEGIN
     WITH dropped AS (
-        DELETE FROM intents i WHERE i.job_id = p_job AND i.state = 'announced' AND NOT i.is_create RETURNING i.tokens)
-    UPDATE budgets b SET booked = greatest(0, b.booked - (SELECT coalesce(sum(d.tokens), 0) FROM dropped d)) WHERE b.side = 'pipedrive' AND b.kind = 'day';
+        DELETE FROM intents i WHERE i.job_id = p_job AND i.state = 'announced' AND NOT i.is_create RETURNING i.tokens
+    ), sent AS (
+        -- A create may have been executed, though its answer cannot be booked: looked up before another is made.
+        UPDATE intents i SET state = 'unknown', unknown_at = clock_timestamp() WHERE i.job_id = p_job AND i.state = 'announced' AND i.is_create RETURNING i.tokens
+    ), over AS (
+        SELECT d.tokens FROM dropped d UNION ALL SELECT s.tokens FROM sent s)
+    UPDATE budgets b SET booked = greatest(0, b.booked - (SELECT coalesce(sum(o.tokens), 0) FROM over o)) WHERE b.side = 'pipedrive' AND b.kind = 'day';
+    PERFORM _ask_looks() WHERE EXISTS (SELECT FROM intents i WHERE i.job_id = p_job AND i.state = 'unknown');
     UPDATE jobs SET state = 'dead', class = 'ours', lease_until = NULL, next_attempt_at = NULL, updated_at = clock_timestamp(),
            reason = 'this record cannot be worked out', error = left(p_error, 1000)
      WHERE id = p_job;

@@ -118,7 +118,7 @@ BEGIN
         SELECT p_kind, s.division, s.exact_id, s.pipedrive_id, _remote_sent(p_kind, s.record), true, p_kind = 'deal', s.record->>'won_time', clock_timestamp()
           FROM single s
         ON CONFLICT (kind, division, exact_id) DO UPDATE
-           SET pipedrive_id = excluded.pipedrive_id, sent = excluded.sent, adopted = true, lines_unread = excluded.lines_unread, gone_at = NULL, last_verified = excluded.last_verified
+           SET pipedrive_id = excluded.pipedrive_id, sent = excluded.sent, adopted = true, lines_unread = excluded.lines_unread, gone_at = NULL, archived_at = NULL, follower = false, last_verified = excluded.last_verified
         RETURNING l.division, l.exact_id, l.pipedrive_id, l.sent
     ), told AS (
         INSERT INTO sync_changes (kind, division, exact_id, operation, pipedrive_id, new_value)
@@ -149,7 +149,7 @@ BEGIN
     -- Known by id first, then the same product at the same price and quantity, then the same product, then in order.
     UPDATE remote_lines r SET line_id = k.line_id
       FROM links l, line_links k
-     WHERE r.look_id = p_look AND l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+     WHERE r.look_id = p_look AND l.kind = 'deal' AND l.pipedrive_id = r.deal_id AND NOT l.follower
        AND k.division = l.division AND k.order_id = l.exact_id AND k.pipedrive_id = r.pipedrive_id
        AND EXISTS (SELECT FROM exact_sales_order_lines x WHERE x.division = k.division AND x.id = k.line_id AND x.deleted_at IS NULL);
     FOR i IN 1 .. 3 LOOP
@@ -158,7 +158,7 @@ BEGIN
                     SELECT l.division, l.exact_id AS order_id, r.*,
                            row_number() OVER (PARTITION BY l.division, l.exact_id, CASE WHEN i < 3 THEN r.product_id END,
                                               CASE WHEN i < 2 THEN ROW(trim_scale(r.quantity), trim_scale(r.item_price))::text END ORDER BY r.pipedrive_id) AS n
-                      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+                      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id AND NOT l.follower
                      WHERE r.look_id = p_look AND r.line_id IS NULL
                 ), ours AS (
                     SELECT w.*, row_number() OVER (PARTITION BY w.division, w.order_id, CASE WHEN i < 3 THEN w.product_id END,
@@ -174,10 +174,10 @@ BEGIN
     END LOOP;
 
     DELETE FROM line_links k USING looks q, links l
-     WHERE q.id = p_look AND l.kind = 'deal' AND l.pipedrive_id = ANY (q.deal_ids) AND k.division = l.division AND k.order_id = l.exact_id;
+     WHERE q.id = p_look AND l.kind = 'deal' AND l.pipedrive_id = ANY (q.deal_ids) AND NOT l.follower AND k.division = l.division AND k.order_id = l.exact_id;
     INSERT INTO line_links (division, order_id, line_id, pipedrive_id, product_id, quantity, item_price, discount, comments)
     SELECT l.division, l.exact_id, coalesce(r.line_id, md5('pipedrive line ' || r.pipedrive_id)::uuid), r.pipedrive_id, r.product_id, r.quantity, r.item_price, r.discount, r.comments
-      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id
+      FROM remote_lines r JOIN links l ON l.kind = 'deal' AND l.pipedrive_id = r.deal_id AND NOT l.follower
      WHERE r.look_id = p_look;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
@@ -193,26 +193,34 @@ DECLARE
     v       looks;
     v_kind  text;
     v_jobs  bigint[];
+    v_grown uuid[];
 BEGIN
     UPDATE looks SET done_at = clock_timestamp(), cursor = NULL WHERE id = p_look RETURNING * INTO v;
     v_kind := CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' WHEN 'options' THEN 'groups' ELSE 'deal' END;
     IF v.what = 'lines' THEN
+        -- More lines than we knew of: the call without an answer got somewhere.
+        SELECT array_agg(l.exact_id) INTO v_grown FROM links l
+         WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids)
+           AND (SELECT count(*) FROM remote_lines r WHERE r.look_id = p_look AND r.deal_id = l.pipedrive_id)
+             > (SELECT count(*) FROM line_links k WHERE k.division = l.division AND k.order_id = l.exact_id);
         PERFORM _pair_lines(p_look);
         -- A deal that was taken over, with a value that its lines do not explain: something is taken off the whole deal.
         INSERT INTO looks (what, reason, deal_ids)
         SELECT DISTINCT 'discounts', 'readback', ARRAY[l.pipedrive_id]
           FROM links l
          CROSS JOIN LATERAL (SELECT coalesce(sum(r.line_sum), 0) AS total FROM remote_lines r WHERE r.look_id = p_look AND r.deal_id = l.pipedrive_id) s
-         WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids) AND l.adopted AND l.lines_unread AND l.discount_key IS NULL
-           AND s.total <> 0 AND abs(s.total - (l.sent->>'value')::numeric) >= 0.01
+         WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids) AND l.lines_unread AND NOT l.follower
+           AND (l.adopted AND l.discount_key IS NULL AND s.total <> 0 AND abs(s.total - (l.sent->>'value')::numeric) >= 0.01
+                -- One that reconcile() saw with another value than its lines and our discount make.
+                OR abs(s.total - coalesce(l.discount_sent, 0) - l.seen_value) >= 0.01)
            AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id]);
         DELETE FROM remote_lines WHERE look_id = p_look;
-        UPDATE links l SET lines_unread = false WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids)
+        UPDATE links l SET lines_unread = false, seen_value = NULL WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids)
            AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.reason = 'readback' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id]);
         DELETE FROM intents i USING links l
          WHERE i.operation = 'line_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
     ELSIF v.what = 'discounts' THEN
-        UPDATE links SET lines_unread = false WHERE kind = 'deal' AND pipedrive_id = ANY (v.deal_ids) AND v.reason = 'readback' AND v.rows <= 1;
+        UPDATE links SET lines_unread = false, seen_value = NULL WHERE kind = 'deal' AND pipedrive_id = ANY (v.deal_ids) AND v.reason = 'readback' AND v.rows <= 1;
         DELETE FROM intents i USING links l
          WHERE i.operation = 'discount_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
     ELSIF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
@@ -224,8 +232,20 @@ BEGIN
            AND NOT (i.operation = 'discount_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id));
         PERFORM _ask_looks();
     END IF;
-    UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, reason = NULL, class = NULL, updated_at = clock_timestamp()
-     WHERE j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
+    -- Not made, and not for the first time: later, and in the end not at all.
+    UPDATE jobs j SET state = CASE WHEN x.again AND j.attempts >= setting('max_attempts')::integer THEN 'dead' WHEN x.again AND j.attempts > 1 THEN 'waiting' ELSE 'ready' END,
+           next_attempt_at = CASE WHEN x.again AND j.attempts BETWEEN 2 AND setting('max_attempts')::integer - 1 THEN clock_timestamp() + _retry_pause(j.attempts) END,
+           reason = CASE WHEN x.again AND j.attempts >= setting('max_attempts')::integer THEN format('no good answer from Pipedrive in %s attempts; replay when it is well again', j.attempts)
+                         WHEN x.again AND j.attempts > 1 THEN _plain_reason('retry', NULL, NULL, NULL) END,
+           class = CASE WHEN x.again AND j.attempts > 1 THEN 'theirs' END,
+           attempts = CASE WHEN v.what = 'lines' AND j.exact_id = ANY (v_grown) THEN 0 ELSE j.attempts END, updated_at = clock_timestamp()
+      FROM (SELECT y.id,
+                   CASE v.what WHEN 'lines' THEN y.exact_id <> ALL (coalesce(v_grown, '{}'))
+                               WHEN 'options' THEN EXISTS (SELECT FROM _calls_groups())
+                               ELSE y.state = 'unknown' AND NOT EXISTS (SELECT FROM links l WHERE l.kind = y.kind AND l.division = y.division AND l.exact_id = y.exact_id
+                                                                           AND CASE v.what WHEN 'discounts' THEN l.discount_key IS NOT NULL ELSE l.last_verified >= v.started_at END) END AS again
+              FROM jobs y WHERE y.kind = v_kind AND y.state IN ('unknown', 'waiting')) x
+     WHERE x.id = j.id AND j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
        AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id)
        AND (v.what NOT IN ('lines', 'discounts') OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = j.division AND l.exact_id = j.exact_id AND l.pipedrive_id = ANY (v.deal_ids)
                                                                AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.reason = 'readback' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id])))
@@ -258,6 +278,7 @@ BEGIN
                -- A cursor may be too old: begin anew.
                cursor = CASE WHEN p_status BETWEEN 400 AND 499 AND p_status <> 429 THEN NULL ELSE cursor END
          WHERE id = p_look;
+        DELETE FROM remote_lines WHERE look_id = p_look AND p_status BETWEEN 400 AND 499 AND p_status <> 429;
         IF p_status IN (404, 410) AND v.what IN ('discounts') THEN
             RETURN _look_done(p_look);
         END IF;
@@ -267,6 +288,12 @@ BEGIN
     v_page := p_answer::jsonb;
     v_rows := CASE WHEN jsonb_typeof(v_page->'data') = 'array' THEN v_page->'data' WHEN v_page->'data' = 'null' OR NOT v_page ? 'data' THEN '[]' ELSE jsonb_build_array(v_page->'data') END;
     v_cursor := v_page->'additional_data'->>'next_cursor';
+    IF v_cursor = v.cursor THEN
+        -- A list that never ends would cost all tokens of the day.
+        UPDATE looks SET failures = failures + 1, cursor = NULL, not_before = clock_timestamp() + interval '5 minutes', last_error = 'the list names its page as its own next page' WHERE id = p_look;
+        DELETE FROM remote_lines WHERE look_id = p_look;
+        RETURN format('the list of %s does not end', v.what);
+    END IF;
     CASE v.what
     WHEN 'organizations' THEN v_n := _adopt('organization', v_rows);
     WHEN 'products' THEN v_n := _adopt('product', v_rows);
@@ -281,12 +308,16 @@ BEGIN
           FROM jsonb_array_elements(v_rows) r
         ON CONFLICT DO NOTHING;
     WHEN 'discounts' THEN
+        -- Ours may have been removed by a person.
+        UPDATE links l SET discount_key = NULL, discount_sent = NULL
+         WHERE v.reason = 'readback' AND l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1] AND NOT l.follower AND l.discount_key IS NOT NULL
+           AND NOT EXISTS (SELECT FROM jsonb_array_elements(v_rows) r WHERE r->>'id' = l.discount_key);
         -- One of a deal that was taken over becomes ours, whatever it is called; of our own deals only the one we made.
         UPDATE links l SET discount_key = d.key, discount_sent = d.amount
           FROM (SELECT r->>'id' AS key, CASE WHEN r->>'type' = 'amount' THEN (r->>'amount')::numeric ELSE -1 END AS amount,
                        r->>'description' = 'Afronding' AND r->>'type' = 'amount' AS ours
                   FROM jsonb_array_elements(v_rows) r ORDER BY 3 DESC, 1 LIMIT 1) d
-         WHERE l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1] AND (d.ours OR v.reason = 'readback' AND jsonb_array_length(v_rows) = 1);
+         WHERE l.kind = 'deal' AND l.pipedrive_id = v.deal_ids[1] AND NOT l.follower AND (d.ours OR v.reason = 'readback' AND jsonb_array_length(v_rows) = 1);
         UPDATE jobs j SET state = 'dead', class = 'ours', next_attempt_at = NULL, updated_at = clock_timestamp(),
                reason = 'this deal has several discounts of its own in Pipedrive, so its value cannot be that of the order: remove them there and replay'
           FROM links l

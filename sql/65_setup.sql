@@ -123,6 +123,9 @@ BEGIN
             RETURN NEXT; RETURN;
         END IF;
     END LOOP;
+    -- Everything is there again: what was refused for want of it is tried anew.
+    INSERT INTO job_signals (kind, reason, argument) SELECT 'replay', 'set up', '{"by": "setup"}' WHERE EXISTS (SELECT FROM jobs j WHERE j.state = 'dead');
+    PERFORM wake_worker('delivery');
 END
 $$;
 COMMENT ON FUNCTION _setup_next(bigint) IS 'The next call of this run; no row when everything is there.';

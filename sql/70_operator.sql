@@ -43,6 +43,8 @@ BEGIN
     IF webhook_secret IS NOT NULL THEN
         PERFORM store_secret('exact_webhook_secret', webhook_secret);
     END IF;
+    PERFORM _token_app_changed();
+    PERFORM wake_worker('intake');
     PERFORM _first_instance();
 END
 $$;
@@ -147,6 +149,11 @@ BEGIN
         END IF;
         INSERT INTO job_signals (kind, reason) VALUES ('all_deals', 'setting ' || p_name);
         PERFORM wake_worker('delivery');
+    ELSIF p_name IN ('deal_capacity', 'history_capacity_percent') THEN
+        -- There may be room now: what waits for it is tried at once.
+        UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive' AND kind = 'creates';
+        INSERT INTO job_signals (kind, reason, argument) SELECT 'replay', 'setting ' || p_name, '{"class": "capacity"}' WHERE EXISTS (SELECT FROM jobs j WHERE j.class = 'capacity' AND j.state = 'waiting');
+        PERFORM wake_worker('delivery');
     ELSIF p_name = 'products' AND setting('products') = 'all' THEN
         INSERT INTO job_signals (kind, division, exact_id, reason) SELECT 'product', i.division, i.id, 'setting ' || p_name FROM exact_items i;
         PERFORM wake_worker('delivery');
@@ -225,7 +232,7 @@ EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'there is no part "%"', pause.part USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts: sending, orders, products, customers, invoices, contacts, history.';
 END
 $$;
-COMMENT ON FUNCTION pause(text) IS 'Stops a part: sending, orders, products, customers, invoices, contacts or history. Nothing is lost; it is picked up at resume().';
+COMMENT ON FUNCTION pause(text) IS 'Stops a part: sending, orders, products, customers, invoices, contacts or history. orders, products and customers stop the polls; history stops what is sent of history, and items nobody ordered. Nothing is lost; it is picked up at resume().';
 
 CREATE FUNCTION resume(part text DEFAULT 'sending') RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -288,15 +295,54 @@ CREATE FUNCTION replay(job bigint DEFAULT NULL, kind text DEFAULT NULL, class te
 DECLARE
     v_count bigint;
 BEGIN
+    -- A misspelled word would find nothing and look like success.
+    IF replay.kind NOT IN ('organization', 'product', 'deal', 'groups') THEN
+        RAISE EXCEPTION '"%" is not organization, product, deal or groups', replay.kind USING ERRCODE = 'invalid_parameter_value';
+    ELSIF replay.class NOT IN ('theirs', 'ours', 'capacity', 'auth', 'limit', 'sums') THEN
+        RAISE EXCEPTION '"%" is not theirs, ours, capacity, auth, limit or sums', replay.class USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     SELECT count(*) INTO v_count FROM jobs j
-     WHERE j.state = 'dead' AND (replay.job IS NULL OR j.id = replay.job) AND (replay.kind IS NULL OR j.kind = replay.kind) AND (replay.class IS NULL OR j.class = replay.class);
+     WHERE (j.state = 'dead' OR j.state = 'waiting' AND j.class IN ('capacity', 'auth'))
+       AND (replay.job IS NULL OR j.id = replay.job) AND (replay.kind IS NULL OR j.kind = replay.kind) AND (replay.class IS NULL OR j.class = replay.class);
     INSERT INTO job_signals (kind, reason, argument)
     VALUES ('replay', 'replay by ' || session_user, jsonb_build_object('job', replay.job, 'kind', replay.kind, 'class', replay.class));
     PERFORM wake_worker('delivery');
     RETURN v_count;
 END
 $$;
-COMMENT ON FUNCTION replay(bigint, text, text) IS 'Lets dead letters be tried again: one job, a kind, a class, or all. Returns how many; the worker does it.';
+COMMENT ON FUNCTION replay(bigint, text, text) IS 'Lets dead letters be tried again, and what waits: one job, a kind, a class, or all. What is gone at Pipedrive is made anew. Returns how many dead letters; the worker does it.';
+
+CREATE FUNCTION replay_cause(cause text, kind text DEFAULT NULL) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+#variable_conflict use_column
+DECLARE
+    v_count bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM dead_causes c WHERE c.cause = replay_cause.cause) THEN
+        RAISE EXCEPTION 'there is no cause "%"', replay_cause.cause USING ERRCODE = 'invalid_parameter_value', HINT = 'SELECT cause, reason FROM exact_pd_sync.dead_letter_groups;';
+    END IF;
+    SELECT count(*) INTO v_count FROM dead_letters d
+     WHERE d.job IS NOT NULL AND d.cause = replay_cause.cause AND (replay_cause.kind IS NULL OR d.kind = replay_cause.kind);
+    INSERT INTO job_signals (kind, reason, argument)
+    VALUES ('replay', 'replay by ' || session_user, jsonb_build_object('cause', replay_cause.cause, 'kind', replay_cause.kind));
+    PERFORM wake_worker('delivery');
+    RETURN v_count;
+END
+$$;
+COMMENT ON FUNCTION replay_cause(text, text) IS 'Lets the dead letters of one cause (dead_letter_groups) be tried again. Returns how many; the worker does it.';
+
+CREATE FUNCTION dismiss_refused_row(id bigint) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    DELETE FROM refused_rows r WHERE r.id = dismiss_refused_row.id;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION dismiss_refused_row(bigint) IS 'A person has looked at a row of Exact that could not be stored, and it is not needed: it leaves the dead letters. Read again with other content, it stands there again.';
 
 CREATE FUNCTION resync(kind text, exact_id uuid DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -328,11 +374,13 @@ $$;
 COMMENT ON FUNCTION resync(text, uuid) IS 'Compares all records of a kind with what was sent, or sends one record whole once more.';
 
 CREATE FUNCTION stop_worker() RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_stop_worker';
-COMMENT ON FUNCTION stop_worker() IS 'Stops the workers of this database until start_worker(); true when they are gone.';
+COMMENT ON FUNCTION stop_worker() IS 'Stops the workers of this database until start_worker() or the next start of the server, also after a crash: it clears the way for a moment''s work on the database. To stop sending for good: pause(). True when they are gone.';
 CREATE FUNCTION start_worker() RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_start_worker';
 COMMENT ON FUNCTION start_worker() IS 'Lets the launcher start the workers of this database again.';
 CREATE FUNCTION worker_pid(p_kind text) RETURNS integer LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_worker_pid_sql';
 COMMENT ON FUNCTION worker_pid(text) IS 'Process id of the delivery or intake worker of this database; 0 = none.';
+CREATE FUNCTION worker_trouble(p_kind text) RETURNS text LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_worker_trouble_sql';
+COMMENT ON FUNCTION worker_trouble(text) IS 'Why the delivery or intake worker of this database does not run or cannot do its work; NULL when there is nothing to tell. Status shows it.';
 CREATE FUNCTION preloaded() RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'epds_preloaded';
 COMMENT ON FUNCTION preloaded() IS 'Is the library in shared_preload_libraries? Without it there are no workers.';
 
@@ -363,7 +411,8 @@ BEGIN
     FOR v_table IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'exact_pd_sync'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname NOT IN ('credentials', 'exact_consent') LOOP
         EXECUTE format('GRANT SELECT ON exact_pd_sync.%I TO %I', v_table, grant_reader.role);
     END LOOP;
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._deal_kept(jsonb, boolean, boolean, boolean, boolean), exact_pd_sync._policy_body(text, jsonb, text[]), exact_pd_sync._field_policy(text, text), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync._object_name(text, integer, uuid), exact_pd_sync._object_text(text, text, text), exact_pd_sync._dead_cause(text) TO %I', grant_reader.role);
 END
 $$;
 COMMENT ON FUNCTION grant_reader(text) IS 'Lets a role (an analyst) read everything but secrets.';
@@ -374,8 +423,9 @@ CREATE FUNCTION grant_operator(role text) RETURNS void
     AS $$
 BEGIN
     PERFORM grant_reader(grant_operator.role);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.set_exact_app(text, text, text, text, text), exact_pd_sync.exact_authorize_url(), exact_pd_sync.add_division(integer, text, text, text), exact_pd_sync.set_pipedrive_account(text, text), exact_pd_sync.configure(text, text), exact_pd_sync.map_salesperson(uuid, bigint), exact_pd_sync.set_default_owner(bigint), exact_pd_sync.name_adoption_field(text, text), exact_pd_sync.verify(), exact_pd_sync.pause(text), exact_pd_sync.resume(text), exact_pd_sync.replay(bigint, text, text), exact_pd_sync.resync(text, uuid), exact_pd_sync.stop_worker(), exact_pd_sync.start_worker() TO %I', grant_operator.role);
-    EXECUTE format('GRANT EXECUTE ON PROCEDURE exact_pd_sync.exact_authorize(text), exact_pd_sync.setup_pipedrive(), exact_pd_sync.poll_orders(), exact_pd_sync.poll_customers(), exact_pd_sync.poll_products(), exact_pd_sync.poll_all(), exact_pd_sync.import_history(integer, integer) TO %I', grant_operator.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.set_exact_app(text, text, text, text, text), exact_pd_sync.exact_authorize_url(), exact_pd_sync.add_division(integer, text, text, text), exact_pd_sync.set_pipedrive_account(text, text), exact_pd_sync.configure(text, text), exact_pd_sync.map_salesperson(uuid, bigint), exact_pd_sync.set_default_owner(bigint), exact_pd_sync.name_adoption_field(text, text), exact_pd_sync.set_field_policy(text, text, text), exact_pd_sync.verify(), exact_pd_sync.pause(text), exact_pd_sync.resume(text), exact_pd_sync.replay(bigint, text, text), exact_pd_sync.resync(text, uuid), exact_pd_sync.stop_worker(), exact_pd_sync.start_worker() TO %I', grant_operator.role);
+    EXECUTE format('GRANT EXECUTE ON PROCEDURE exact_pd_sync.exact_authorize(text), exact_pd_sync.setup_pipedrive(), exact_pd_sync.poll_orders(), exact_pd_sync.poll_customers(), exact_pd_sync.poll_products(), exact_pd_sync.poll_all(), exact_pd_sync.import_history(integer, integer), exact_pd_sync.reconcile() TO %I', grant_operator.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.replay_cause(text, text), exact_pd_sync.dismiss_refused_row(bigint) TO %I', grant_operator.role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON exact_pd_sync.status_rules TO %I', grant_operator.role);
     EXECUTE format('GRANT INSERT ON exact_pd_sync.job_signals TO %I', grant_operator.role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.wake_worker(text), exact_pd_sync._signal_all() TO %I', grant_operator.role);

@@ -5,28 +5,59 @@
  */
 
 CREATE VIEW queue AS
-SELECT j.id AS job, j.kind, j.division, j.exact_id,
-       CASE j.kind WHEN 'deal' THEN 'Order ' || (SELECT o.order_number FROM exact_sales_orders o WHERE o.division = j.division AND o.id = j.exact_id)
-                   WHEN 'organization' THEN (SELECT coalesce(a.code || ' ', '') || a.name FROM exact_accounts a WHERE a.division = j.division AND a.id = j.exact_id)
-                   WHEN 'product' THEN (SELECT coalesce(i.code || ' ', '') || coalesce(i.description, '') FROM exact_items i WHERE i.division = j.division AND i.id = j.exact_id)
-                   ELSE 'Artikelgroep' END AS object,
+SELECT j.id AS job, j.kind, j.division, j.exact_id, (SELECT _object_text(j.kind, n.number, n.name) FROM _object_name(j.kind, j.division, j.exact_id) n) AS object,
        (ARRAY['urgent', 'live', 'open', 'history', 'catalogue'])[j.lane + 1] AS lane, j.state, j.attempts, j.next_attempt_at, j.reason,
-       (SELECT string_agg(n.kind || ' ' || n.exact_id, ', ') FROM job_needs n WHERE n.job_id = j.id AND j.state = 'blocked') AS waits_for,
+       -- Pieces that are dead letters themselves first: somebody has to see to these.
+       CASE WHEN j.state = 'blocked' THEN (
+            SELECT string_agg(w.text, ', ' ORDER BY w.ordinal, w.text)
+              FROM (SELECT concat(d.kind, ' ', _object_text(d.kind, x.number, x.name), CASE WHEN p.state = 'dead' THEN ' (dead letter: ' || p.reason || ')' END) AS text, CASE WHEN p.state = 'dead' THEN 1 ELSE 2 END AS ordinal
+                      FROM job_needs d
+                     CROSS JOIN LATERAL _object_name(d.kind, d.division, d.exact_id) x
+                      LEFT JOIN jobs p ON p.kind = d.kind AND p.division = d.division AND p.exact_id = d.exact_id
+                     WHERE d.job_id = j.id) w) END AS waits_for,
        j.error, j.created_at, j.updated_at
   FROM jobs j;
 COMMENT ON VIEW queue IS 'What is still to be looked at, and why it waits.';
 
 CREATE VIEW dead_letters AS
-SELECT j.id AS job, j.kind, j.division, j.exact_id, q.object, j.class, j.reason, j.error AS servers_words, j.attempts, j.updated_at AS since,
-       CASE j.kind WHEN 'deal' THEN (SELECT count(*) FROM job_needs n WHERE false) ELSE (SELECT count(*) FROM job_needs n WHERE n.kind = j.kind AND n.division = j.division AND n.exact_id = j.exact_id) END AS holds_back,
-       format('SELECT exact_pd_sync.replay(job => %s);', j.id) AS then_do
-  FROM jobs j JOIN queue q ON q.job = j.id
- WHERE j.state = 'dead'
+SELECT j.id AS job, j.kind, j.division, j.exact_id, n.number, n.name, _object_text(j.kind, n.number, n.name) AS object,
+       j.class, c.cause, j.reason, c.hint, j.error AS servers_words, j.attempts, j.updated_at AS since, h.holds_back,
+       CASE WHEN h.holds_back > 5 THEN h.held_back || format(' and %s more', h.holds_back - 5) ELSE h.held_back END AS held_back,
+       c.leaves_when, format('SELECT exact_pd_sync.replay(job => %s);', j.id) AS then_do
+  FROM jobs j
+ CROSS JOIN LATERAL _object_name(j.kind, j.division, j.exact_id) n
+ CROSS JOIN LATERAL _dead_cause(j.reason) c
+ CROSS JOIN LATERAL (
+        SELECT count(*) AS holds_back,
+               (SELECT string_agg(_object_text(x.kind, y.number, y.name), ', ' ORDER BY x.priority, x.exact_id)
+                  FROM (SELECT w.* FROM job_needs d JOIN jobs w ON w.id = d.job_id
+                         WHERE j.kind <> 'deal' AND d.kind = j.kind AND d.division = j.division AND d.exact_id = j.exact_id ORDER BY w.priority, w.exact_id LIMIT 5) x
+                 CROSS JOIN LATERAL _object_name(x.kind, x.division, x.exact_id) y) AS held_back
+          FROM job_needs d WHERE j.kind <> 'deal' AND d.kind = j.kind AND d.division = j.division AND d.exact_id = j.exact_id) h
+ -- What waits for room in the plan or for a token is not dead, but needs a person all the same.
+ WHERE j.state = 'dead' OR j.state = 'waiting' AND j.class IN ('capacity', 'auth')
 UNION ALL
-SELECT NULL, 'row of ' || r.feed, r.division, NULL, left(r.row_text, 80), 'ours', 'a row of Exact cannot be stored; the rest of its page was', r.reason, 1, r.at, 0,
-       'look at refused_rows; the row is read again when it changes at Exact'
+SELECT NULL, 'row of ' || r.feed, r.division, r.key, r.number, r.name, coalesce(nullif(concat_ws(' ', r.number, r.name), ''), left(r.row_text, 80)),
+       'ours', 'row', 'a row of Exact cannot be stored; the rest of its page was',
+       'Look at its text in refused_rows and mend the value in Exact; the record is then read again. Nothing to mend: dismiss it.', r.reason, 1, r.at, 0, NULL,
+       CASE WHEN r.key IS NULL THEN 'it is dismissed, or retention_days are over' ELSE 'the record is read well, or deleted in Exact' END,
+       format('SELECT exact_pd_sync.dismiss_refused_row(%s);', r.id)
   FROM refused_rows r;
-COMMENT ON VIEW dead_letters IS 'What needs a person: the reason in plain words, the server''s own words, and what to do.';
+COMMENT ON VIEW dead_letters IS 'What needs a person: which record, the reason in plain words, what to do, the server''s own words, and who waits for it. Many at once: dead_letter_groups.';
+COMMENT ON COLUMN dead_letters.class IS 'theirs (Pipedrive does not answer as it should), ours (the record or the set-up), capacity (the plan is full), auth (the token).';
+COMMENT ON COLUMN dead_letters.held_back IS 'The orders that wait for it, five at most.';
+COMMENT ON COLUMN dead_letters.leaves_when IS 'What takes it out of here without replay().';
+
+CREATE VIEW dead_letter_groups AS
+SELECT d.class, d.cause, d.kind, count(*) AS letters, sum(d.holds_back) AS holds_back, min(d.since) AS first, max(d.since) AS last,
+       min(d.reason) AS reason, min(d.hint) AS hint,
+       array_to_string((array_agg(d.object ORDER BY d.since DESC))[1:5], ', ') AS examples,
+       (array_agg(d.servers_words ORDER BY d.since DESC))[1] AS servers_words_last,
+       CASE WHEN d.cause IN ('gone', 'row') THEN 'SELECT * FROM exact_pd_sync.dead_letters WHERE cause = ' || quote_literal(d.cause) || ';'
+            ELSE format('SELECT exact_pd_sync.replay_cause(%L, %L);', d.cause, d.kind) END AS then_do
+  FROM dead_letters d
+ GROUP BY d.class, d.cause, d.kind;
+COMMENT ON VIEW dead_letter_groups IS 'The dead letters by cause, for when there are hundreds: one thing to do for each row.';
 
 CREATE VIEW budget AS
 SELECT b.side, nullif(b.division, 0) AS division, b.kind, b.limit_value, b.remaining, b.booked, b.spent_today, b.reset_at,
@@ -62,20 +93,42 @@ SELECT o.salesperson AS exact_id, max(o.salesperson_name) AS name, count(*) AS o
 COMMENT ON VIEW unmapped_salespeople IS 'Salespeople on orders whose deals go to the default owner.';
 
 CREATE VIEW progress AS
-WITH rate AS (
-    SELECT sum(c.tokens) / greatest(0.1, extract(epoch FROM clock_timestamp() - min(c.at)) / 60) AS tokens_per_minute FROM api_calls c
-     WHERE c.side = 'pipedrive' AND c.at > clock_timestamp() - interval '10 minutes'
-), q AS (
-    SELECT j.lane, j.kind, count(*) AS jobs, count(*) FILTER (WHERE j.state = 'dead') AS dead, count(*) FILTER (WHERE j.state = 'blocked') AS blocked FROM jobs j GROUP BY j.lane, j.kind
+WITH q AS (
+    -- A deal that is there usually needs one call or two, one to be made its lines as well.
+    SELECT j.lane, j.kind, count(*) AS jobs, count(*) FILTER (WHERE j.state = 'dead') AS dead, count(*) FILTER (WHERE j.state = 'blocked') AS blocked,
+           sum(CASE WHEN j.state = 'dead' THEN 0 WHEN j.kind <> 'deal' THEN 5 WHEN l.exact_id IS NOT NULL THEN 7 ELSE 30 END)::bigint AS tokens
+      FROM jobs j
+      LEFT JOIN links l ON l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id
+     GROUP BY j.lane, j.kind
+), linked AS (
+    SELECT l.kind, count(*) AS n FROM links l GROUP BY l.kind
+), day AS (
+    SELECT b.limit_value::numeric AS day_limit, greatest(0, b.remaining - b.booked)::numeric AS available, b.reset_at, greatest(b.blocked_until, clock_timestamp()) AS starts,
+           b.limit_value::numeric * setting('live_reserve_percent')::integer / 100 AS reserve
+      FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day'
+), pace AS (
+    -- Of the minutes of the last ten in which something was sent; else what the burst limit allows.
+    SELECT coalesce(nullif((SELECT sum(c.tokens) / greatest(1, count(DISTINCT date_trunc('minute', c.at))) FROM api_calls c
+                             WHERE c.side = 'pipedrive' AND c.at > clock_timestamp() - interval '10 minutes'), 0), 30 * 5 * coalesce((SELECT nullif(b.limit_value, 0) FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'burst'), 20)) AS tokens_per_minute
+), sum AS (
+    SELECT q.*, sum(q.tokens) OVER (ORDER BY q.lane) AS until_here,
+           -- The part of a day that this lane may use.
+           CASE WHEN q.lane <= 1 THEN 0 WHEN q.lane = 2 THEN d.reserve / 2 ELSE d.reserve END AS kept, d.*, p.tokens_per_minute
+      FROM q CROSS JOIN pace p LEFT JOIN day d ON true
 )
-SELECT (ARRAY['urgent', 'live', 'open', 'history', 'catalogue'])[q.lane + 1] AS lane, q.kind,
-       (SELECT count(*) FROM links l WHERE l.kind = q.kind) AS linked, q.jobs - q.dead AS to_do, q.blocked, q.dead,
-       CASE WHEN q.kind = 'deal' THEN 30 ELSE 5 END * (q.jobs - q.dead) AS tokens_about,
-       CASE WHEN is_paused('sending') THEN NULL
-            WHEN r.tokens_per_minute > 0 THEN clock_timestamp() + make_interval(secs => least(86400 * 365, 60.0 * CASE WHEN q.kind = 'deal' THEN 30 ELSE 5 END * (q.jobs - q.dead) / r.tokens_per_minute)::double precision) END AS done_about
-  FROM q CROSS JOIN rate r
- ORDER BY q.lane, q.kind;
-COMMENT ON VIEW progress IS 'How much is sent, how much is left, and about when it is done at the pace of the last ten minutes.';
+SELECT (ARRAY['urgent', 'live', 'open', 'history', 'catalogue'])[s.lane + 1] AS lane, s.kind,
+       coalesce(l.n, 0) AS linked, s.jobs - s.dead AS to_do, s.blocked, s.dead, s.tokens AS tokens_about,
+       CASE WHEN is_paused('sending') OR s.lane >= 3 AND is_paused('history') THEN NULL
+            WHEN s.day_limit IS NULL OR s.until_here <= greatest(0, s.available - s.kept)
+                THEN coalesce(s.starts, clock_timestamp()) + make_interval(secs => least(86400 * 365, 60 * s.until_here / s.tokens_per_minute)::double precision)
+            -- More than today allows: whole days first, then the rest of the last one.
+            ELSE s.reset_at + make_interval(days => least(3650, floor(x.left / x.per_day))::integer, secs => least(86400, 60 * (x.left - x.per_day * floor(x.left / x.per_day)) / s.tokens_per_minute)::double precision) END AS done_about
+  FROM sum s
+  LEFT JOIN linked l ON l.kind = s.kind
+ CROSS JOIN LATERAL (SELECT s.until_here - greatest(0, s.available - s.kept) AS left, greatest(1, s.day_limit - s.kept) AS per_day) x
+ ORDER BY s.lane, s.kind;
+COMMENT ON VIEW progress IS 'How much is sent, how much is left, and about when it is done: at the pace of the last minutes, and with the tokens of each day.';
+COMMENT ON COLUMN progress.done_about IS 'When this lane is done, with those that go before it; NULL while it is paused.';
 
 CREATE FUNCTION _age(p_at timestamptz) RETURNS text
     LANGUAGE sql STABLE
@@ -90,13 +143,17 @@ DECLARE
     v       record;
     v_gate  text;
     v_n     bigint;
+    v_jobs  text;
     v_dead  bigint;
 BEGIN
     -- The consent at Exact.
     SELECT * INTO v FROM exact_consent;
     part := 'exact consent';
     IF v IS NULL OR v.issued_at IS NULL THEN state := 'red'; since := NULL; last_success := NULL; detail := 'no consent yet: exact_authorize_url(), then CALL exact_authorize()';
-    ELSIF v.state <> 'ok' THEN state := 'red'; since := v.issued_at; last_success := v.issued_at; detail := 'a person must consent again: exact_authorize_url(). ' || coalesce(v.last_error, '');
+    ELSIF v.state <> 'ok' THEN state := 'red'; since := v.issued_at; last_success := v.issued_at; detail := CASE v.refused WHEN 'app' THEN 'Exact does not accept the app: SELECT exact_pd_sync.set_exact_app(…) with the right id and secret. '
+                                                                                                                       WHEN 'consent' THEN 'a person must consent again: exact_authorize_url(). '
+                                                                                                                       ELSE 'a person must consent again: exact_authorize_url(), or set_exact_app() if the secret is another one by now. ' END || coalesce(v.last_error, '');
+    ELSIF v.failures > 0 AND v.access_expires_at < clock_timestamp() THEN state := 'red'; since := v.access_expires_at; last_success := v.issued_at; detail := format('no valid token: %s refreshes brought none. %s%s', v.failures, coalesce(v.last_error, 'The last answer was not seen.'), ' It is tried again' || to_char(v.retry_at, ' "at" HH24:MI:SS'));
     ELSIF v.issued_at < clock_timestamp() - interval '20 days' THEN state := 'yellow'; since := v.issued_at; last_success := v.issued_at; detail := 'the refresh token ends 30 days after its last use';
     ELSE state := 'green'; since := v.issued_at; last_success := v.issued_at; detail := format('token pair %s, %s', v.generation, _age(v.issued_at)); END IF;
     RETURN NEXT;
@@ -126,8 +183,12 @@ BEGIN
 
     -- Sending.
     part := 'sending';
-    SELECT max(l.last_sent) INTO last_success FROM links l;
-    SELECT count(*) FILTER (WHERE j.state <> 'dead'), count(*) FILTER (WHERE j.state = 'dead') INTO v_n, v_dead FROM jobs j;
+    -- By the journal, which knows the last one at once.
+    last_success := coalesce((SELECT c.at FROM sync_changes c WHERE c.operation <> 'adopt' ORDER BY c.id DESC LIMIT 1), (SELECT max(l.last_sent) FROM links l));
+    -- Counted as far as people read: "more than 10000" is as good as the exact number, which costs a look at each.
+    SELECT count(*) INTO v_dead FROM (SELECT FROM jobs j WHERE j.state = 'dead' LIMIT 10001) x;
+    SELECT count(*) INTO v_n FROM (SELECT FROM jobs j WHERE j.state <> 'dead' LIMIT 10001) x;
+    v_jobs := CASE WHEN v_n > 10000 THEN 'more than 10000' ELSE v_n::text END;
     SELECT b.blocked_reason INTO v_gate FROM budgets b WHERE b.side = 'pipedrive' AND b.blocked_until > clock_timestamp() ORDER BY b.kind = 'day' DESC LIMIT 1;
     since := NULL;
     IF setting('pipedrive_base_url') IS NULL THEN
@@ -135,29 +196,47 @@ BEGIN
     ELSIF NOT _instance_ok() THEN
         state := 'red'; detail := 'this database is a copy, restored or promoted: SELECT exact_pd_sync.confirm_instance() if it is the one that goes on';
     ELSIF is_paused('sending') THEN
-        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'sending'); detail := format('paused; %s jobs wait. SELECT exact_pd_sync.resume()', v_n);
+        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'sending'); detail := format('paused; %s jobs wait. SELECT exact_pd_sync.resume()', v_jobs);
     ELSIF worker_pid('delivery') = 0 THEN
-        state := 'red'; detail := format('the delivery worker does not run; %s jobs wait', v_n);
+        state := 'red'; detail := format('the delivery worker does not run: %s; %s jobs wait', worker_trouble('delivery'), v_jobs);
+    ELSIF worker_trouble('delivery') IS NOT NULL THEN
+        state := 'red'; detail := format('the delivery worker cannot work: %s; %s jobs wait', worker_trouble('delivery'), v_jobs);
     ELSIF v_gate IS NOT NULL THEN
-        state := 'red'; since := (SELECT max(b.blocked_until) FROM budgets b WHERE b.side = 'pipedrive'); detail := format('%s; %s jobs wait', v_gate, v_n);
+        state := 'red'; since := (SELECT max(b.blocked_until) FROM budgets b WHERE b.side = 'pipedrive'); detail := format('%s; %s jobs wait', v_gate, v_jobs);
     ELSIF EXISTS (SELECT FROM budgets b JOIN jobs j ON j.state = 'ready' AND j.lane >= CASE WHEN b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 200 THEN 2 ELSE 3 END
                    WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 100) THEN
         state := 'yellow'; since := (SELECT b.learned_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');
-        detail := format('%s jobs wait for tokens until %s: what is left of the day is kept for live orders', v_n, (SELECT to_char(b.reset_at, 'YYYY-MM-DD HH24:MI') FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day'));
+        detail := format('%s jobs wait for tokens until %s: what is left of the day is kept for live orders', v_jobs, (SELECT to_char(b.reset_at, 'YYYY-MM-DD HH24:MI') FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day'));
     ELSIF is_paused('history') AND EXISTS (SELECT FROM jobs j WHERE j.lane >= 3 AND j.state = 'ready') THEN
-        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'history'); detail := format('history is paused; %s jobs wait. SELECT exact_pd_sync.resume(''history'')', v_n);
+        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'history'); detail := format('history is paused; %s jobs wait. SELECT exact_pd_sync.resume(''history'')', v_jobs);
     ELSIF EXISTS (SELECT FROM jobs j WHERE j.lane <= 1 AND j.state IN ('ready', 'sending') AND j.updated_at < clock_timestamp() - interval '15 minutes') THEN
         state := 'red'; detail := 'live orders have been waiting for more than 15 minutes';
     ELSE
-        state := 'green'; detail := CASE WHEN v_n = 0 THEN 'everything is sent' ELSE format('%s jobs in the queue', v_n) END;
+        state := 'green'; detail := CASE WHEN v_n = 0 THEN 'everything is sent' ELSE format('%s jobs in the queue', v_jobs) END;
     END IF;
     RETURN NEXT;
 
     part := 'dead letters'; last_success := NULL;
-    v_dead := v_dead + (SELECT count(*) FROM refused_rows);
-    SELECT min(j.updated_at) INTO since FROM jobs j WHERE j.state = 'dead';
+    v_dead := v_dead + (SELECT count(*) FROM refused_rows) + (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state = 'waiting' AND j.class IN ('capacity', 'auth') LIMIT 10001) x);
+    SELECT min(x.updated_at) INTO since FROM (SELECT j.updated_at FROM jobs j WHERE j.state = 'dead' LIMIT 10001) x;
     state := CASE WHEN v_dead = 0 THEN 'green' ELSE 'yellow' END;
-    detail := CASE WHEN v_dead = 0 THEN 'none' ELSE format('%s: SELECT * FROM exact_pd_sync.dead_letters', v_dead) END;
+    detail := CASE WHEN v_dead = 0 THEN 'none' ELSE format('%s: SELECT * FROM exact_pd_sync.%s', CASE WHEN v_dead > 10000 THEN 'more than 10000' ELSE v_dead::text END, CASE WHEN v_dead > 20 THEN 'dead_letter_groups' ELSE 'dead_letters' END) END;
+    RETURN NEXT;
+
+    part := 'reconcile'; since := NULL; last_success := NULL;
+    SELECT r.finished_at, r.equal, r.summary INTO v FROM reconcile_results r ORDER BY r.run_id DESC LIMIT 1;
+    last_success := v.finished_at;
+    SELECT count(*), min(f.first_seen) INTO v_n, since FROM drift_findings f WHERE f.resolved_at IS NULL AND f.action NOT IN ('restored', 'left', 'followed') AND f.what <> 'archived';
+    v_gate := (SELECT r.error FROM sync_runs r WHERE r.what = 'reconcile' AND r.state <> 'running' ORDER BY r.id DESC LIMIT 1);
+    IF v_gate IS NOT NULL THEN state := 'yellow'; detail := 'the last run failed: ' || v_gate;
+    ELSIF v.finished_at IS NULL THEN
+        state := CASE WHEN EXISTS (SELECT FROM links l WHERE l.first_sent < clock_timestamp() - interval '2 days') THEN 'yellow' ELSE 'green' END;
+        detail := 'never compared yet: CALL exact_pd_sync.reconcile(), or schedule()';
+    ELSIF v.finished_at < clock_timestamp() - interval '48 hours' AND EXISTS (SELECT FROM schedule_list() s WHERE s.command ~ 'reconcile') THEN
+        state := 'yellow'; detail := format('last compared %s although it is scheduled every night', _age(v.finished_at));
+    ELSIF v_n > 0 THEN state := 'yellow'; detail := v.summary;
+    ELSIF NOT v.equal THEN state := 'yellow'; detail := v.summary;
+    ELSE state := 'green'; detail := format('%s, compared %s', v.summary, _age(v.finished_at)); END IF;
     RETURN NEXT;
 
     part := 'budget'; since := NULL;

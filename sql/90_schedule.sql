@@ -15,6 +15,8 @@ BEGIN
     DELETE FROM api_calls WHERE id IN (SELECT id FROM api_calls WHERE at < v_before ORDER BY id LIMIT 100000);
     DELETE FROM sync_changes WHERE id IN (SELECT id FROM sync_changes WHERE at < v_before ORDER BY id LIMIT 100000);
     DELETE FROM sync_runs WHERE id IN (SELECT id FROM sync_runs WHERE started_at < v_before ORDER BY id LIMIT 100000);
+    DELETE FROM drift_findings WHERE resolved_at < v_before;
+    DELETE FROM reconcile_results WHERE finished_at < v_before;
     DELETE FROM refused_rows WHERE at < v_before;
     DELETE FROM looks WHERE done_at < v_before AND id <> ALL (SELECT max(id) FROM looks WHERE done_at IS NOT NULL GROUP BY what, reason);
 END
@@ -26,6 +28,9 @@ CREATE PROCEDURE nightly()
     AS $$
 BEGIN
     PERFORM exact_pd_sync._purge();
+    -- What failed for reasons of Pipedrive's is tried once more.
+    INSERT INTO exact_pd_sync.job_signals (kind, reason, argument)
+    SELECT 'replay', 'nightly', '{"by": "nightly"}' WHERE EXISTS (SELECT FROM exact_pd_sync.jobs j WHERE j.state = 'dead');
     -- Prices and sales periods begin and end by the calendar, without a change at Exact.
     INSERT INTO exact_pd_sync.job_signals (kind, division, exact_id, reason)
     SELECT DISTINCT 'product', p.division, p.item, 'calendar' FROM exact_pd_sync.exact_item_prices p
@@ -40,7 +45,8 @@ SELECT * FROM (VALUES
     ('poll_orders', '*/5 * * * *', 'CALL exact_pd_sync.poll_orders()'),
     ('poll_products', '*/15 * * * *', 'CALL exact_pd_sync.poll_products()'),
     ('poll_customers', '7-59/15 * * * *', 'CALL exact_pd_sync.poll_customers()'),
-    ('nightly', '23 2 * * *', 'CALL exact_pd_sync.nightly()')) AS j(name, schedule, command);
+    ('nightly', '23 2 * * *', 'CALL exact_pd_sync.nightly()'),
+    ('reconcile', '41 3 * * *', 'CALL exact_pd_sync.reconcile()')) AS j(name, schedule, command);
 COMMENT ON VIEW schedule_jobs IS 'What schedule() puts into pg_cron.';
 
 CREATE FUNCTION _cron_job_name(p_name text) RETURNS text
@@ -94,7 +100,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION schedule() IS 'Puts our jobs into pg_cron: orders every 5 minutes, products every 15, customers every 15, the nightly one. Where pg_cron lives in another database it returns the statements to run there. Safe to repeat.';
+COMMENT ON FUNCTION schedule() IS 'Puts our jobs into pg_cron: orders every 5 minutes, products every 15, customers every 15, the two nightly ones. Where pg_cron lives in another database it returns the statements to run there. Safe to repeat.';
 
 CREATE FUNCTION unschedule() RETURNS SETOF text
     LANGUAGE plpgsql VOLATILE

@@ -9,14 +9,15 @@
  *		the burst window	the service counts requests of two seconds; our
  *							own log of them lives in shared memory, so that a
  *							restarted worker does not begin with a clean slate
- *		silence				a 429 asks for it
+ *		silence				a 429 asks for it, or a Retry-After
  *		back-off			the service does not answer, or only with 5xx: what
  *							is waiting must not be thrown at it job by job
  *
  * Back-off counts rounds, not requests: eight requests that fail together are
  * one failure.  The first round costs nothing, because a single record can make
  * a server stumble and must not slow down all others; from the second on there
- * is one attempt per back-off.
+ * is one attempt per back-off.  After a 429, too, one request goes ahead of the
+ * others: eight refusals at once are a step towards the block of the gateway.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -120,23 +121,49 @@ epds_pace_reserve(EpdsPace *pace)
 bool
 epds_pace_probing(const EpdsPace *pace)
 {
+	return pace->failures > 1 || pace->last_429 != 0;
+}
+
+/*
+ * epds_pace_failing
+ *		Has the service failed in more than one round, without a good answer
+ *		since?
+ */
+bool
+epds_pace_failing(const EpdsPace *pace)
+{
 	return pace->failures > 1;
 }
 
 /*
  * epds_pace_success
- *		The service answered.  True when that ends a back-off.
+ *		The service answered a request sent at sent_ms.  True when that ends a
+ *		back-off.
+ *
+ * What was let through before the last 429 says nothing about it.
  */
 bool
-epds_pace_success(EpdsPace *pace)
+epds_pace_success(EpdsPace *pace, int64 sent_ms)
 {
-	bool		mended = epds_pace_probing(pace);
+	bool		mended = epds_pace_failing(pace);
 
 	pace->failures = 0;
-	pace->last_429 = 0;
+	if (sent_ms > pace->last_429)
+		pace->last_429 = 0;
 	if (mended)
 		pace->hold_until = 0;
 	return mended;
+}
+
+/*
+ * epds_pace_hold
+ *		Nothing leaves for so long.
+ */
+void
+epds_pace_hold(EpdsPace *pace, int64 wait_ms)
+{
+	pace->hold_until = Max(pace->hold_until,
+						   epds_clock_ms() + with_jitter(wait_ms));
 }
 
 /*
@@ -146,10 +173,8 @@ epds_pace_success(EpdsPace *pace)
 void
 epds_pace_snooze(EpdsPace *pace, int64 wait_ms)
 {
-	int64		now = epds_clock_ms();
-
-	pace->last_429 = now;
-	pace->hold_until = Max(pace->hold_until, now + with_jitter(wait_ms));
+	pace->last_429 = epds_clock_ms();
+	epds_pace_hold(pace, wait_ms);
 }
 
 /*

@@ -52,11 +52,18 @@ extern void epds_pace_init(EpdsPace *pace);
 extern int64 epds_pace_reserve(EpdsPace *pace);
 extern int64 epds_pace_silence(const EpdsPace *pace);
 
-/* At most one request at a time: the service has failed and is being tried. */
+/*
+ * At most one request at a time: the service has failed, or was asked too much,
+ * and is being tried.
+ */
 extern bool epds_pace_probing(const EpdsPace *pace);
 
+/* It has failed in more than one round, without a good answer since. */
+extern bool epds_pace_failing(const EpdsPace *pace);
+
 /* What an answer teaches. */
-extern bool epds_pace_success(EpdsPace *pace);
+extern bool epds_pace_success(EpdsPace *pace, int64 sent_ms);
+extern void epds_pace_hold(EpdsPace *pace, int64 wait_ms);
 extern void epds_pace_snooze(EpdsPace *pace, int64 wait_ms);
 extern bool epds_pace_failure(EpdsPace *pace, int64 sent_ms);
 extern int64 epds_pace_since_429(const EpdsPace *pace);

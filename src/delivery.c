@@ -86,15 +86,30 @@ delivery_error_blames_nobody(const ErrorData *error)
 }
 
 /*
+ * delivery_error_is_room
+ *		Too little memory, or more of something than a limit allows?  One giant
+ *		job can be the cause, or the whole server.
+ */
+bool
+delivery_error_is_room(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
+		error->sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+}
+
+/*
  * is_our_end
- *		Is the server itself in trouble (no memory, disk full, shutting down)?
- *		Then no job is to blame; the launcher starts us again with back-off.
+ *		Is the server itself in trouble (disk full, shutting down)?  Then no job
+ *		is to blame; the launcher starts us again with back-off.
  */
 static bool
 is_our_end(const ErrorData *error)
 {
 	int			category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
+	/* A new life would meet the same giant again, and so for ever. */
+	if (delivery_error_is_room(error))
+		return false;
 	return category == ERRCODE_INSUFFICIENT_RESOURCES ||
 		category == ERRCODE_SYSTEM_ERROR ||
 		error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
@@ -176,6 +191,18 @@ delivery_log_error(const ErrorData *error, const char *what)
 	strlcpy(said, error->message, sizeof(said));
 	said_at = now;
 	repeats = 0;
+}
+
+/*
+ * delivery_trouble
+ *		Let status tell what keeps us from our work.  Over when a whole turn
+ *		meets no such thing.
+ */
+void
+delivery_trouble(Delivery *d, const ErrorData *error)
+{
+	d->troubled = true;
+	epds_worker_trouble(epds_redact(error->message));
 }
 
 /* What job_failed_work() gives to SQL. */
@@ -274,6 +301,7 @@ ask_gate(Delivery *d)
 	{
 		/* when in doubt, nothing */
 		delivery_log_error(error, "asking whether anything may be sent");
+		delivery_trouble(d, error);
 		d->may_send = false;
 		d->gate_wait_ms = BLOCK_RETRY_MS;
 		return;
@@ -330,6 +358,7 @@ fold_signals(Delivery *d)
 		if (error != NULL)
 		{
 			delivery_log_error(error, "folding signals into jobs");
+			delivery_trouble(d, error);
 			return;
 		}
 		if (folded > 0)
@@ -510,8 +539,11 @@ turn(Delivery *d, bool look_around)
 	fit_mux(d);
 	if (look_around)
 	{
+		d->troubled = d->take_failed;
 		ask_gate(d);
 		fold_signals(d);
+		if (!d->troubled)
+			epds_worker_trouble(NULL);
 	}
 	if (d->gone)
 		return 0;
@@ -520,6 +552,10 @@ turn(Delivery *d, bool look_around)
 		delivery_release(d);
 		return d->gate_wait_ms;
 	}
+
+	/* another number of connections: it counts when what is under way is done */
+	if (d->mux_size != epds_guc_max_connections)
+		return -1;
 
 	silence = epds_pace_silence(&d->pace);
 	if (silence > RELEASE_AFTER_MS)
@@ -534,6 +570,33 @@ turn(Delivery *d, bool look_around)
 }
 
 /*
+ * begin
+ *		Settle what a former life left, before anything else.  What keeps us from
+ *		it (a role without rights) is told and tried again.  False when we are to
+ *		stop before it was done.
+ */
+static bool
+begin(Delivery *d)
+{
+	for (;;)
+	{
+		bool		durable = false;
+		ErrorData  *error = delivery_block(d, d->scratch, &durable, start_work,
+										   NULL);
+
+		if (error == NULL)
+			return !d->gone;
+		delivery_log_error(error, "settling what a former run left");
+		delivery_trouble(d, error);
+		epds_worker_report(NULL);
+		epds_http_sleep(BLOCK_RETRY_MS, d->wait_event);
+		if (!epds_worker_turn())
+			return false;
+		MemoryContextReset(d->scratch);
+	}
+}
+
+/*
  * epds_delivery_main
  *		The delivery worker.  Returns when it is asked to stop, or when the
  *		extension is gone.
@@ -542,17 +605,12 @@ void
 epds_delivery_main(void)
 {
 	Delivery   *d = delivery_create();
-	ErrorData  *error;
-	bool		durable = false;
+	bool		begun = begin(d);
 	bool		woken = true;
 	int64		asked_at = 0;
 	int64		looked_at = 0;
 
-	error = delivery_block(d, d->scratch, &durable, start_work, NULL);
-	if (error != NULL)
-		ReThrowError(error);
-
-	while (!d->gone)
+	while (begun && !d->gone)
 	{
 		int64		now = epds_clock_ms();
 		bool		idle = d->at_hand == 0 && d->nresults == 0 &&

@@ -139,7 +139,10 @@ typedef struct Delivery
 	int			single_takes;	/* > 0: one job at a time, to find a bad one */
 	int			empty_takes;	/* in a row, though something was due */
 	int			parked;			/* jobs put aside in a row */
+	int			no_room;		/* times in a row that a lone job found no room */
 	bool		fold_failed;
+	bool		take_failed;	/* for a reason that no job is to blame for */
+	bool		troubled;		/* in this turn; see delivery_trouble() */
 	bool		worked;			/* since the last rest */
 } Delivery;
 
@@ -165,7 +168,9 @@ extern ErrorData *delivery_block(Delivery *d, MemoryContext cxt, bool *durable,
 								 DeliveryWork work, void *arg);
 extern bool delivery_error_passes(const ErrorData *error);
 extern bool delivery_error_blames_nobody(const ErrorData *error);
+extern bool delivery_error_is_room(const ErrorData *error);
 extern void delivery_log_error(const ErrorData *error, const char *what);
+extern void delivery_trouble(Delivery *d, const ErrorData *error);
 extern void delivery_job_failed(Delivery *d, int64 job_id,
 								const ErrorData *error);
 

@@ -240,7 +240,8 @@ refuse_call(Delivery *d, DeliveryJob *job, const char *error)
 	strlcpy(verdict.error, error, sizeof(verdict.error));
 
 	start = result_begin(d);
-	epds_pipedrive_result(d->results, call->id, call->path, &verdict, &answer);
+	epds_pipedrive_result(d->results, call->id, call->path, &verdict, &answer,
+						  false);
 	result_end(d, job, call, start);
 	job->call = call->next;
 	finish_job(d, job);
@@ -315,8 +316,9 @@ void
 delivery_learn(Delivery *d, const PipedriveVerdict *verdict,
 			   const EpdsHttpAnswer *answer, int64 sent_ms)
 {
-	bool		failed = answer->result == EPDS_HTTP_NOT_SENT ||
-		answer->result == EPDS_HTTP_UNKNOWN || answer->status >= 500;
+	/* also a 2xx that cannot be read: a proxy's page is no service either */
+	bool		failed = verdict->outcome == EPDS_OUTCOME_RETRY ||
+		verdict->outcome == EPDS_OUTCOME_UNKNOWN;
 
 	epds_pace_seen(&d->pace, sent_ms, verdict->limits.burst_limit,
 				   verdict->limits.daily_limit,
@@ -329,6 +331,8 @@ delivery_learn(Delivery *d, const PipedriveVerdict *verdict,
 		epds_pace_snooze(&d->pace, 0);
 	else if (failed)
 	{
+		if (verdict->wait_ms > 0)
+			epds_pace_hold(&d->pace, verdict->wait_ms);
 		if (epds_pace_failure(&d->pace, sent_ms))
 		{
 			d->failing = true;
@@ -339,7 +343,7 @@ delivery_learn(Delivery *d, const PipedriveVerdict *verdict,
 					 errdetail("It is tried again with growing pauses of up to five minutes; nothing is lost.")));
 		}
 	}
-	else if (epds_pace_success(&d->pace) && d->failing)
+	else if (epds_pace_success(&d->pace, sent_ms) && d->failing)
 	{
 		d->failing = false;
 		ereport(LOG, (errmsg("Pipedrive answers again")));
@@ -370,6 +374,7 @@ job_answered(Delivery *d, DeliverySlot *slot, const EpdsHttpAnswer *answer)
 	DeliveryCall *call = job->call;
 	PipedriveQuestion question;
 	PipedriveVerdict verdict;
+	bool		probe = epds_pace_failing(&d->pace);
 	int			start;
 
 	question.method = call->method;
@@ -380,7 +385,8 @@ job_answered(Delivery *d, DeliverySlot *slot, const EpdsHttpAnswer *answer)
 	delivery_learn(d, &verdict, answer, slot->sent_ms);
 
 	start = result_begin(d);
-	epds_pipedrive_result(d->results, call->id, slot->path, &verdict, answer);
+	epds_pipedrive_result(d->results, call->id, slot->path, &verdict, answer,
+						  probe);
 	result_end(d, job, call, start);
 
 	slot->job = NULL;
@@ -544,7 +550,8 @@ settle_singly(Delivery *d)
 
 		if (error == NULL || d->gone)
 			continue;
-		if (delivery_error_passes(error))
+		/* an outcome is not the job's fault; the next life looks it up */
+		if (delivery_error_passes(error) || delivery_error_is_room(error))
 			ReThrowError(error);
 		delivery_log_error(error, "settling an outcome");
 		delivery_job_failed(d, result->job_id, error);

@@ -200,7 +200,7 @@ look_closed(Delivery *d, const PipedriveVerdict *verdict)
 	if (error != NULL)
 	{
 		delivery_log_error(error, "recording that Pipedrive refuses everything");
-		epds_pace_snooze(&d->pace, LOOK_CLOSED_MS);
+		epds_pace_hold(&d->pace, LOOK_CLOSED_MS);
 	}
 	ereport(LOG,
 			(errmsg("delivery worker: could not look up what is at Pipedrive: %s",

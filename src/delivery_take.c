@@ -53,6 +53,9 @@
 #define PARKED_IN_A_ROW 5
 #define PARKED_PAUSE_MS 60000
 
+/* So often a lone job may find no room before it is put aside. */
+#define NO_ROOM_ATTEMPTS 3
+
 /* What take_work() is to do, and what it found. */
 typedef struct TakeArgs
 {
@@ -127,12 +130,7 @@ suspect_work(Delivery *d, void *arg)
 {
 	int64	   *job_id = (int64 *) arg;
 
-	/* in the order in which _take_batch() claims */
-	if (epds_sql("SELECT j.id FROM exact_pd_sync.jobs j"
-				 " WHERE j.state = 'ready'"
-				 "    OR (j.state = 'waiting'"
-				 "        AND j.next_attempt_at <= pg_catalog.clock_timestamp())"
-				 " ORDER BY j.lane, j.priority, j.id LIMIT 1", 0, NULL) > 0)
+	if (epds_sql("SELECT exact_pd_sync._suspect_job()", 0, NULL) > 0)
 		*job_id = epds_sql_int(0, 0, 0);
 }
 
@@ -153,6 +151,7 @@ park_suspect(Delivery *d, const ErrorData *error)
 		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
 		return;
 	}
+	d->no_room = 0;
 	delivery_job_failed(d, job_id, error);
 	if (++d->parked >= PARKED_IN_A_ROW)
 		d->take_not_before = epds_clock_ms() + PARKED_PAUSE_MS;
@@ -169,9 +168,16 @@ take_failed(Delivery *d, const TakeArgs *take, const ErrorData *error)
 	delivery_log_error(error, "planning a batch of jobs");
 	if (take->planned || delivery_error_passes(error) ||
 		delivery_error_blames_nobody(error))
+	{
 		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
+		d->take_failed = delivery_error_blames_nobody(error);
+		if (d->take_failed)
+			delivery_trouble(d, error);
+	}
 	else if (take->jobs > 1)
 		d->single_takes = SINGLE_TAKES;
+	else if (delivery_error_is_room(error) && ++d->no_room < NO_ROOM_ATTEMPTS)
+		d->take_not_before = epds_clock_ms() + FAILED_PAUSE_MS;
 	else
 		park_suspect(d, error);
 }
@@ -280,7 +286,9 @@ delivery_take(Delivery *d)
 	}
 	if (d->single_takes > 0)
 		d->single_takes--;
+	d->take_failed = false;
 	d->parked = 0;
+	d->no_room = 0;
 	d->worked |= take.calls > 0 || take.due_ms == 0;
 	if (take.calls > 0)
 	{

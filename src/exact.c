@@ -28,6 +28,7 @@
 #include "lib/stringinfo.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "exact_internal.h"
 #include "exact_write.h"
@@ -55,6 +56,12 @@
  * enough for one page of an import.
  */
 #define PROBE_PATIENCE_MS 60000
+
+/*
+ * A refusal has some hundred bytes.  A larger one is not read: as a tree a text
+ * of many small values takes forty times its length.
+ */
+#define MAX_REFUSAL (256 * 1024)
 
 /* Longest part of a remote message that is shown and kept. */
 #define MAX_MESSAGE 300
@@ -171,7 +178,8 @@ error_message(const EpdsHttpAnswer *answer)
 	const cJSON *error;
 	const cJSON *value;
 
-	if (strcmp(answer->content_type, "application/json") != 0)
+	if (strcmp(answer->content_type, "application/json") != 0 ||
+		answer->body_len > MAX_REFUSAL)
 		return NULL;
 	json = epds_json_parse(answer->body, answer->body_len);
 	error = cJSON_GetObjectItemCaseSensitive(json, "error");
@@ -325,7 +333,7 @@ retry_after_ms(const EpdsHttpAnswer *answer)
  * Until when Exact allows this process no calls to a division; so the other
  * feeds of a run need not ask to learn the same.
  */
-static TimestampTz limited_until = 0;
+static int64 limited_until = 0; /* of the clock that never jumps */
 static int	limited_division = 0;
 
 /* Throw: the limit ends too late to be waited for. */
@@ -335,7 +343,7 @@ throw_limited(int division, const EpdsHttpAnswer *answer, int64 wait_ms)
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													wait_ms);
 
-	limited_until = until;
+	limited_until = epds_clock_ms() + wait_ms;
 	limited_division = division;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -368,8 +376,7 @@ book_call(int division, const char *feed, bool importing, bool *said)
 
 	if (division == limited_division)
 	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   limited_until);
+		int64		left = limited_until - epds_clock_ms();
 
 		if (left > 0)
 			throw_limited(division, NULL, left);

@@ -67,6 +67,9 @@
 /* The mux that epds_http_fetch() left for the next one of this process. */
 static EpdsMux *fetch_mux = NULL;
 
+/* The one it uses at the moment. */
+static EpdsMux *busy_mux = NULL;
+
 /* ----------
  * Life of a mux
  * ----------
@@ -250,6 +253,7 @@ epds_mux_create(MemoryContext cxt, int max_connections)
 	for (i = 0; i < max_connections; i++)
 	{
 		mux->slots[i].mux = mux;
+		mux->slots[i].fd = -1;
 		dlist_push_tail(&mux->idle, &mux->slots[i].node);
 	}
 
@@ -685,6 +689,18 @@ epds_mux_next_done(EpdsMux *mux, EpdsHttpAnswer *answer)
  */
 
 /*
+ * At the end of the process its locks go first and its sockets last.  Whoever
+ * gets the lock that keeps calls apart must not meet a call of ours that is
+ * still open, so that is hung up before.
+ */
+static void
+hang_up_at_exit(int code, Datum arg)
+{
+	if (busy_mux != NULL)
+		epds_transfer_hang_up(busy_mux);
+}
+
+/*
  * One request, start to end.
  *
  * The mux is taken out of its place while it is used: after an ERROR it is
@@ -694,15 +710,22 @@ void
 epds_http_fetch(const EpdsHttpRequest *request, EpdsHttpAnswer *answer)
 {
 	static uint32 wait_event = 0;
-	EpdsMux    *volatile mux = fetch_mux;
+	EpdsMux    *volatile mux;
+	EpdsMux    *outer = busy_mux;
 	volatile bool latch_was_set = false;
 
+	/* may throw, and nothing may between taking the mux and the PG_TRY */
+	if (wait_event == 0)
+	{
+		before_shmem_exit(hang_up_at_exit, (Datum) 0);
+		wait_event = epds_wait_event("ExactPdSyncHttp");
+	}
+	mux = fetch_mux;
 	fetch_mux = NULL;
 	if (mux == NULL)
 		mux = epds_mux_create(TopMemoryContext, FETCH_CONNECTIONS);
-	if (wait_event == 0)
-		wait_event = epds_wait_event("ExactPdSyncHttp");
 
+	busy_mux = mux;
 	PG_TRY();
 	{
 		epds_mux_add(mux, request);
@@ -713,10 +736,12 @@ epds_http_fetch(const EpdsHttpRequest *request, EpdsHttpAnswer *answer)
 	}
 	PG_CATCH();
 	{
+		busy_mux = outer;
 		epds_mux_destroy(mux);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	busy_mux = outer;
 
 	if (fetch_mux == NULL)
 		fetch_mux = mux;

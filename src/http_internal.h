@@ -64,6 +64,7 @@ typedef struct EpdsSlot
 	struct curl_slist *headers; /* of the request; freed after the transfer */
 	EpdsQueued *request;
 	bool		in_multi;		/* libcurl is working on it */
+	int			fd;				/* socket it is waited for on; -1: none */
 	bool		looked_up;		/* the host's address is known */
 	bool		sent;			/* a byte of the request may have left */
 	const char *refusal;		/* constant: why we broke it off */
@@ -113,6 +114,7 @@ extern bool epds_transfer_start(EpdsSlot *slot);
 extern void epds_transfer_refuse(EpdsSlot *slot);
 extern void epds_transfer_finish(EpdsSlot *slot, CURLcode code);
 extern bool epds_transfer_release_all(EpdsMux *mux);
+extern void epds_transfer_hang_up(EpdsMux *mux);
 extern void epds_transfer_trim(EpdsSlot *slot);
 extern EpdsHttpResult epds_transfer_result(const EpdsSlot *slot);
 extern const char *epds_transfer_phase(const EpdsSlot *slot);

@@ -127,7 +127,15 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg,
 {
 	EpdsMux    *mux = arg;
 	struct epoll_event event = {0};
+	int			i;
 
+	for (i = 0; i < mux->max_connections; i++)
+	{
+		if (mux->slots[i].easy == easy)
+			mux->slots[i].fd = (what == CURL_POLL_REMOVE) ? -1 : (int) fd;
+		else if (mux->slots[i].fd == (int) fd)
+			mux->slots[i].fd = -1;
+	}
 	if (what == CURL_POLL_REMOVE)
 	{
 		/* closed before we were told: the kernel has removed it already */
@@ -658,6 +666,21 @@ epds_transfer_release_all(EpdsMux *mux)
 	if (mux->multi != NULL)
 		curl_multi_cleanup(mux->multi);
 	return true;
+}
+
+/*
+ * Let the other side know that nobody waits for its answers any more.
+ */
+void
+epds_transfer_hang_up(EpdsMux *mux)
+{
+	int			i;
+
+	for (i = 0; i < mux->max_connections; i++)
+	{
+		if (mux->slots[i].in_multi && mux->slots[i].fd >= 0)
+			(void) shutdown(mux->slots[i].fd, SHUT_RDWR);
+	}
 }
 
 /*

@@ -29,8 +29,8 @@
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "exact.h"
 #include "settings.h"
@@ -46,7 +46,7 @@ typedef struct IntakeTrouble
 {
 	int			first_ms;		/* pause after the first failure */
 	int			delay_ms;		/* 0: none */
-	TimestampTz not_before;
+	int64		not_before;		/* of the clock that never jumps */
 	char		message[512];	/* already in the log */
 } IntakeTrouble;
 
@@ -79,8 +79,7 @@ attempt(IntakeTrouble *trouble, void (*what) (void))
 		strlcpy(trouble->message, error->message, sizeof(trouble->message));
 		trouble->delay_ms = trouble->delay_ms == 0 ? trouble->first_ms :
 			Min(trouble->delay_ms * 2, RETRY_MAX_MS);
-		trouble->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														  trouble->delay_ms);
+		trouble->not_before = epds_clock_ms() + trouble->delay_ms;
 	}
 	PG_END_TRY();
 }
@@ -97,7 +96,7 @@ serve(IntakeTrouble *trouble, int64 (*due_in) (void), void (*what) (void),
 
 	if (due != 0)
 		return due;
-	if (trouble->not_before > GetCurrentTimestamp())
+	if (trouble->not_before > epds_clock_ms())
 		return -1;
 	epds_worker_report(activity);
 	attempt(trouble, what);
@@ -121,6 +120,7 @@ epds_intake_main(void)
 
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
+		epds_worker_trouble(NULL);
 		(void) serve(&consent, epds_oauth_handed_in, epds_oauth_finish_consent,
 					 "finishing a consent");
 		due = serve(&token, epds_oauth_due_in, epds_oauth_keep_alive,

@@ -50,9 +50,9 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "settings.h"
 #include "shared.h"
@@ -65,7 +65,10 @@
 #define SLEEP_ALL_WELL_MS 60000
 /* ... and when a listed database is not there: nobody tells us when it comes. */
 #define SLEEP_SOMETHING_MISSING_MS 10000
-/* No free slot for a worker: somebody must free one or change a setting. */
+/*
+ * No free slot for a worker: somebody else's may become free, which nobody
+ * tells us.  When one of our own ends, we are woken and try at once.
+ */
 #define NO_SLOT_DELAY_MS 30000
 
 /* What the launcher itself remembers of a worker; dies with it. */
@@ -75,7 +78,8 @@ typedef struct LaunchState
 	uint32		generation;		/* of the start whose end we have to judge; 0: none */
 	uint32		start_requests; /* as last seen */
 	int			delay_ms;		/* of the next failure */
-	TimestampTz not_before;
+	bool		no_room;		/* the last try found no free worker slot */
+	int64		not_before;		/* of the clock that never jumps */
 	BackgroundWorkerHandle *handle;
 } LaunchState;
 
@@ -105,6 +109,9 @@ typedef struct Catalogs
 static LaunchState launch_state[EPDS_MAX_DATABASES][EPDS_WORKER_KINDS];
 static MemoryContext round_context = NULL;
 static bool warned_no_slot = false;
+
+/* Woken since the last round: a worker may have ended and left its slot. */
+static bool slot_may_be_free = false;
 
 /* The list as last looked at, to say the same thing once. */
 static char *complained_of = NULL;
@@ -261,17 +268,16 @@ complain_once(const StringInfo complaint)
 
 /*
  * Read the list into listed[]; returns how many of them can be served.  The
- * names live in the current context.
+ * names live in the current context.  Who cannot be served is added to
+ * complaint.
  */
 static int
-read_list(const Catalogs *catalogs, ListedDatabase *listed, bool *missing)
+read_list(const Catalogs *catalogs, ListedDatabase *listed, StringInfo complaint)
 {
 	List	   *names = NIL;
 	ListCell   *lc;
-	StringInfoData complaint;
 	int			n = 0;
 
-	initStringInfo(&complaint);
 	/* the check hook has seen the syntax and the length */
 	(void) SplitGUCList(pstrdup(epds_guc_databases ? epds_guc_databases : ""), ',', &names);
 
@@ -283,8 +289,8 @@ read_list(const Catalogs *catalogs, ListedDatabase *listed, bool *missing)
 
 		if (database == NULL || !database->connectable)
 		{
-			appendStringInfo(&complaint, "%sDatabase \"%s\": it %s.",
-							 complaint.len > 0 ? " " : "", name,
+			appendStringInfo(complaint, "%sDatabase \"%s\": it %s.",
+							 complaint->len > 0 ? " " : "", name,
 							 database == NULL ? "does not exist" : "does not accept connections");
 			continue;
 		}
@@ -297,19 +303,41 @@ read_list(const Catalogs *catalogs, ListedDatabase *listed, bool *missing)
 		listed[n].role = catalogs->role;
 		n++;
 	}
-	*missing = complaint.len > 0;
-	complain_once(&complaint);
 	return n;
+}
+
+/*
+ * A slot for a listed database, when all are taken: that of one which is not
+ * listed and has no worker.  Sessions of any database may have made one; what
+ * is lost with it is a log of two seconds and a stop_worker() where nothing
+ * runs.  NULL when there is none.  Needs the exclusive lock.
+ */
+static EpdsDatabase *
+take_unlisted_slot(Oid database)
+{
+	for (int i = 0; i < EPDS_MAX_DATABASES; i++)
+	{
+		EpdsDatabase *slot = &epds_shared->database[i];
+
+		if (slot->wanted || slot->worker[0].pid != 0 || slot->worker[1].pid != 0)
+			continue;
+		slot->oid = InvalidOid;
+		return epds_shared_make(database);
+	}
+	return NULL;
 }
 
 /*
  * Make shared memory say which databases are wanted; wake workers of those
  * that no longer are (they look and leave); give slots of dropped databases
- * back.
+ * back.  Who finds no slot is added to complaint.
  */
 static void
-publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n)
+publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n,
+			 StringInfo complaint)
 {
+	const char *without[EPDS_MAX_DATABASES];
+	int			n_without = 0;
 	Oid			unlisted[EPDS_MAX_DATABASES];
 	int			to_wake[EPDS_MAX_DATABASES * EPDS_WORKER_KINDS];
 	int			n_unlisted = 0,
@@ -354,12 +382,28 @@ publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n)
 	epds_shared_lock(LW_EXCLUSIVE);
 	for (int j = 0; j < n; j++)
 	{
-		EpdsDatabase *slot = epds_shared_make(listed[j].oid);
+		EpdsDatabase *slot = epds_shared_find(listed[j].oid);
 
 		if (slot != NULL)
 			slot->wanted = true;
 	}
+	for (int j = 0; j < n; j++)
+	{
+		EpdsDatabase *slot = epds_shared_make(listed[j].oid);
+
+		if (slot == NULL)
+			slot = take_unlisted_slot(listed[j].oid);
+		if (slot != NULL)
+			slot->wanted = true;
+		else
+			without[n_without++] = listed[j].name;
+	}
 	epds_shared_unlock();
+
+	for (int i = 0; i < n_without; i++)
+		appendStringInfo(complaint,
+						 "%sDatabase \"%s\": all %d places are taken, some by databases whose workers are still leaving.",
+						 complaint->len > 0 ? " " : "", without[i], EPDS_MAX_DATABASES);
 }
 
 /* Ask the postmaster for a worker.  False when it has no room. */
@@ -396,11 +440,13 @@ register_worker(LaunchState *state, const ListedDatabase *database, EpdsWorkerOr
 
 /*
  * Start one worker.  When there is no room, warn once and try again later.
+ * Status tells why it does not run.
  */
 static void
 start_worker(LaunchState *state, const ListedDatabase *database, int slot,
-			 EpdsWorkerKind kind, TimestampTz now)
+			 EpdsWorkerKind kind, int64 now)
 {
+	EpdsWorkerState *worker = &epds_shared->database[slot].worker[kind];
 	EpdsWorkerOrder order = {
 		.slot = slot,
 		.kind = kind,
@@ -410,17 +456,23 @@ start_worker(LaunchState *state, const ListedDatabase *database, int slot,
 
 	epds_shared_lock(LW_EXCLUSIVE);
 	order.generation = ++epds_shared->last_generation;
-	epds_shared->database[slot].worker[kind].generation = order.generation;
-	epds_shared->database[slot].worker[kind].started_at = 0;
-	epds_shared->database[slot].worker[kind].left_cleanly = false;
+	worker->generation = order.generation;
+	worker->started_at = 0;
+	worker->left_cleanly = false;
 	epds_shared_unlock();
 
-	if (register_worker(state, database, &order))
+	state->no_room = !register_worker(state, database, &order);
+	epds_shared_lock(LW_EXCLUSIVE);
+	strlcpy(worker->no_start, state->no_room ?
+			"no free worker slot, max_worker_processes is too low" : "",
+			sizeof(worker->no_start));
+	epds_shared_unlock();
+	if (!state->no_room)
 	{
 		state->generation = order.generation;
 		return;
 	}
-	state->not_before = TimestampTzPlusMilliseconds(now, NO_SLOT_DELAY_MS);
+	state->not_before = now + NO_SLOT_DELAY_MS;
 	if (!warned_no_slot)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -436,10 +488,9 @@ start_worker(LaunchState *state, const ListedDatabase *database, int slot,
  * at once; else after the delay, which doubles until one lives long enough.
  */
 static void
-judge_end(LaunchState *state, const EpdsWorkerState *worker, TimestampTz now)
+judge_end(LaunchState *state, const EpdsWorkerState *worker, int64 now)
 {
-	long		life_ms = worker->started_at == 0 ? 0 :
-		TimestampDifferenceMilliseconds(worker->started_at, now);
+	int64		life_ms = worker->started_at == 0 ? 0 : now - worker->started_at;
 
 	state->generation = 0;
 	if (worker->left_cleanly)
@@ -452,7 +503,7 @@ judge_end(LaunchState *state, const EpdsWorkerState *worker, TimestampTz now)
 		state->delay_ms = RESTART_DELAY_MIN_MS;
 	else
 		state->delay_ms = Min(state->delay_ms * 2, RESTART_DELAY_MAX_MS);
-	state->not_before = TimestampTzPlusMilliseconds(now, state->delay_ms);
+	state->not_before = now + state->delay_ms;
 }
 
 /* Is the worker whose start we asked for still on its way up? */
@@ -476,7 +527,7 @@ static long
 tend_worker(const ListedDatabase *database, int slot, EpdsWorkerKind kind)
 {
 	LaunchState *state = &launch_state[slot][kind];
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = epds_clock_ms();
 	EpdsWorkerState worker;
 	uint32		start_requests;
 	bool		may_run;
@@ -512,11 +563,13 @@ tend_worker(const ListedDatabase *database, int slot, EpdsWorkerKind kind)
 	}
 	if (!may_run)
 		return -1;
+	if (state->no_room && slot_may_be_free)
+		state->not_before = now;
 	if (state->not_before <= now)
 		start_worker(state, database, slot, kind, now);
 	if (state->not_before <= now)
 		return -1;
-	return Max(1, TimestampDifferenceMilliseconds(now, state->not_before));
+	return Max(1, state->not_before - now);
 }
 
 /* One look at everything; returns how long to sleep. */
@@ -525,14 +578,17 @@ launcher_round(void)
 {
 	ListedDatabase *listed = palloc(sizeof(ListedDatabase) * EPDS_MAX_DATABASES);
 	Catalogs	catalogs;
-	bool		missing;
+	StringInfoData complaint;
+	bool		no_room = false;
 	long		sleep_ms;
 	int			n;
 
+	initStringInfo(&complaint);
 	read_catalogs(&catalogs);
-	n = read_list(&catalogs, listed, &missing);
-	sleep_ms = missing ? SLEEP_SOMETHING_MISSING_MS : SLEEP_ALL_WELL_MS;
-	publish_list(&catalogs, listed, n);
+	n = read_list(&catalogs, listed, &complaint);
+	publish_list(&catalogs, listed, n, &complaint);
+	complain_once(&complaint);
+	sleep_ms = complaint.len > 0 ? SLEEP_SOMETHING_MISSING_MS : SLEEP_ALL_WELL_MS;
 	for (int i = 0; i < n; i++)
 	{
 		EpdsDatabase *slot;
@@ -542,12 +598,17 @@ launcher_round(void)
 		epds_shared_unlock();
 		for (int kind = 0; slot != NULL && kind < EPDS_WORKER_KINDS; kind++)
 		{
-			long		due = tend_worker(&listed[i], slot - epds_shared->database, kind);
+			int			place = slot - epds_shared->database;
+			long		due = tend_worker(&listed[i], place, kind);
 
 			if (due >= 0)
 				sleep_ms = Min(sleep_ms, due);
+			no_room |= launch_state[place][kind].no_room;
 		}
 	}
+	slot_may_be_free = false;
+	/* the next shortage is another one */
+	warned_no_slot &= no_room;
 	return sleep_ms;
 }
 
@@ -600,16 +661,18 @@ epds_launcher_main(Datum main_arg)
 	for (;;)
 	{
 		long		sleep_ms;
+		int			events;
 
 		MemoryContextSwitchTo(round_context);
 		MemoryContextReset(round_context);
 		sleep_ms = launcher_round();
 		pgstat_report_stat(true);
 		pgstat_report_activity(STATE_IDLE, "watching over the workers");
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 sleep_ms, epds_wait_event("ExactPdSyncLauncher"));
+		events = WaitLatch(MyLatch,
+						   WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						   sleep_ms, epds_wait_event("ExactPdSyncLauncher"));
 		ResetLatch(MyLatch);
+		slot_may_be_free = (events & WL_LATCH_SET) != 0;
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

@@ -11,7 +11,8 @@
  *		 none ──exact_authorize()──▶ ok ──refresh──▶ ok ──▶ …
  *									 │
  *									 └─ refused ──▶ auth_required
- *											(a person consents again ──▶ ok)
+ *											(a person consents again, or sets
+ *											the right secret ──▶ ok)
  *
  * The refresher's lock is an advisory lock of this database, held by the
  * session and not by a transaction, because transactions end between the steps
@@ -22,7 +23,13 @@
  * and counts the attempt as an error.  Both figures are taken as parts of
  * expires_in, so that a server with another lifetime (or a simulated one whose
  * clock runs fast) is treated the same.  The database's clock judges alone:
- * what counts is how long ago we stored the pair.
+ * what counts is how long ago we stored the pair.  When that lies ahead the
+ * clock was set back, and the pair is taken for one that is due.
+ *
+ * Failures.  A refresh is announced as failed before it is asked for, and the
+ * announcement is taken back with the pair that it brings.  So the pause after
+ * a failure (5 s, 10 s, ... 15 min) holds for all sessions and workers, over a
+ * crash too, and the 200 token calls of a day cannot be used up by repeating.
  *
  * From the moment the request is sent until the pair is on disk interrupts are
  * held (oauth_endpoint.c limits for how long).
@@ -57,9 +64,11 @@
 /* Between two attempts to get the lock. */
 #define LOCK_POLL_MS 100
 
-/* Back-off of the worker after failures that may pass. */
-#define RETRY_FIRST_MS 5000
-#define RETRY_MAX_MS 900000
+/* A pause after failures that a session waits for; longer ones are an ERROR. */
+#define SHORT_WAIT_MS 15000
+
+/* Stored in the future: by more than this, and the clock was set back. */
+#define CLOCK_JITTER_MS 60000
 
 /* Attempts to store a pair; between them one second. */
 #define STORE_ATTEMPTS 3
@@ -69,8 +78,11 @@ typedef struct TokenInfo
 {
 	char	   *state;			/* none, ok, auth_required */
 	char	   *last_error;		/* NULL: none */
+	char	   *refused;		/* app, consent, NULL: not said */
 	int64		age_ms;			/* since it was stored */
 	int64		left_ms;		/* until it ends */
+	int64		wait_ms;		/* until the endpoint may be asked */
+	int64		failures;		/* in a row */
 	int64		generation;
 	bool		instance_ok;
 } TokenInfo;
@@ -83,6 +95,7 @@ typedef enum RefreshResult
 	REFRESH_AUTH_REQUIRED,		/* a person must consent again */
 	REFRESH_USED_UP,			/* the token calls of the day */
 	REFRESH_BUSY,				/* somebody else holds the lock */
+	REFRESH_NOT_YET,			/* it failed before and waits its turn */
 	REFRESH_FAILED				/* may pass: network, server */
 } RefreshResult;
 
@@ -99,14 +112,26 @@ read_info(TokenInfo *info)
 			 " (extract(epoch FROM clock_timestamp() - t.issued_at) * 1000)::bigint,"
 			 " (extract(epoch FROM t.access_expires_at - clock_timestamp()) * 1000)::bigint,"
 			 " t.generation, exact_pd_sync._instance_ok(),"
-			 " (SELECT c.last_error FROM exact_pd_sync.exact_consent AS c)"
-			 " FROM exact_pd_sync._token_state() AS t", 0, NULL);
+			 " c.last_error, c.refused, exact_pd_sync._token_wait(), c.failures"
+			 " FROM exact_pd_sync._token_state() AS t"
+			 " LEFT JOIN exact_pd_sync.exact_consent AS c ON true", 0, NULL);
 	info->state = epds_sql_value(0, 0);
 	info->age_ms = epds_sql_int(0, 1, 0);
 	info->left_ms = epds_sql_int(0, 2, 0);
 	info->generation = epds_sql_int(0, 3, 0);
 	info->instance_ok = epds_sql_bool(0, 4, false);
 	info->last_error = epds_sql_value(0, 5);
+	info->refused = epds_sql_value(0, 6);
+	info->wait_ms = epds_sql_int(0, 7, 0);
+	info->failures = epds_sql_int(0, 8, 0);
+
+	if (info->age_ms < -CLOCK_JITTER_MS)
+	{
+		int64		lifetime = info->age_ms + info->left_ms;
+
+		info->age_ms = (lifetime * EARLIEST_PER_MILLE + 999) / 1000;
+		info->left_ms = lifetime - info->age_ms;
+	}
 }
 
 static bool
@@ -142,8 +167,14 @@ is_due(const TokenInfo *info)
 }
 
 static void
-throw_auth_required(const char *detail)
+throw_auth_required(const char *detail, const char *refused)
 {
+	if (refused != NULL && strcmp(refused, "app") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("Exact Online does not accept the app's id or secret"),
+				 detail ? errdetail("%s", detail) : 0,
+				 errhint("Set what the Exact App Center shows with SELECT exact_pd_sync.set_exact_app(…); nothing else is needed then.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 			 errmsg("Exact Online needs the consent of a person again"),
@@ -163,7 +194,7 @@ check_usable(const TokenInfo *info)
 				 errmsg("Exact Online is not connected yet"),
 				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…').")));
 	if (!state_is(info, "ok"))
-		throw_auth_required(info->last_error);
+		throw_auth_required(info->last_error, info->refused);
 }
 
 void
@@ -271,45 +302,58 @@ epds_store_token_pair(const EpdsTokenAnswer *token, const char *how)
 
 /* Note a refusal; state "ok" for one that may pass. */
 static void
-note_failure(const char *state, const char *text)
+note_failure(const char *state, const char *text, const char *refused)
 {
-	const char *args[] = {state, text};
+	const char *args[] = {state, text, refused};
 
 	epds_tx_begin();
-	epds_sql("SELECT exact_pd_sync._token_failed($1, $2)", 2, args);
+	epds_sql("SELECT exact_pd_sync._token_failed($1, $2, $3)", 3, args);
 	epds_tx_commit();
 }
 
 /*
- * The service says that the pair in use is younger than we think (a clock was
- * moved).  Place the pair just before its time, so that neither this process
- * nor the next poll asks again at once: each such question counts as an error.
- * Needs an open block.
+ * What does the service refuse: "app", "consent", or NULL when it does not say?
+ * unauthorized_client is used for both; its text is one of the few that are
+ * known (exact-online 1.4).
  */
-static void
-note_too_early(void)
+static const char *
+what_is_refused(const EpdsTokenAnswer *token)
 {
-	epds_sql("UPDATE exact_pd_sync.exact_consent AS c"
-			 " SET issued_at = clock_timestamp() - 0.9 * (c.access_expires_at - c.issued_at),"
-			 "     access_expires_at = clock_timestamp() + 0.1 * (c.access_expires_at - c.issued_at)"
-			 " WHERE c.state = 'ok'", 0, NULL);
+	if (strcmp(token->error, "invalid_client") == 0)
+		return "app";
+	if (strcmp(token->error, "invalid_grant") == 0 ||
+		strstr(token->text, "refresh token") != NULL)
+		return "consent";
+	return NULL;
 }
 
+/* One refresh under the lock. */
+typedef struct Refresh
+{
+	int64		known_generation;
+	bool		repeated;		/* the answer was lost: asked once more */
+	char	   *base_url;
+	char	   *form;
+	char	   *sent;			/* the refresh token that was sent */
+	bool		lost;			/* it may be spent, but no pair came back */
+	const char *refused;		/* app, consent, NULL */
+	int64		wait_ms;		/* not yet: how long still */
+	int64		failures;		/* before this one */
+	char	   *text;			/* for people: what went wrong */
+} Refresh;
+
 /*
- * Ask once with the refresh token in store.  The lock is held.  *sent is the
- * refresh token that was sent, *lost whether it may have been spent by that
- * although no pair came back; *text says for people what went wrong.
+ * Read what is needed for a refresh, and announce it.  REFRESH_DONE: go on.
  */
 static RefreshResult
-refresh_once(int64 known_generation, char **sent, bool *lost, char **text)
+prepare_refresh(Refresh *refreshing)
 {
 	TokenInfo	info;
-	EpdsTokenAnswer token;
 	StringInfoData form;
 	char	   *refresh;
 	char	   *secret;
-	char	   *base_url;
 	char	   *client_id;
+	bool		used_up;
 
 	epds_tx_begin();
 	read_info(&info);
@@ -318,8 +362,8 @@ refresh_once(int64 known_generation, char **sent, bool *lost, char **text)
 	epds_sql("SELECT client_id, redirect_uri, base_url FROM exact_pd_sync._exact_app()",
 			 0, NULL);
 	client_id = epds_sql_value(0, 0);
-	base_url = epds_sql_value(0, 2);
-	if (info.generation != known_generation)
+	refreshing->base_url = epds_sql_value(0, 2);
+	if (info.generation != refreshing->known_generation)
 	{
 		epds_tx_commit();
 		return REFRESH_NEWER;
@@ -328,27 +372,55 @@ refresh_once(int64 known_generation, char **sent, bool *lost, char **text)
 	if (refresh == NULL || secret == NULL || client_id == NULL)
 	{
 		epds_tx_commit();
-		*text = pstrdup("the refresh token or the client secret is not in store");
+		refreshing->text = pstrdup("the refresh token or the client secret is not in store");
 		return REFRESH_AUTH_REQUIRED;
 	}
-	epds_check_base_url(base_url);
-	epds_sql("SELECT exact_pd_sync._token_reserve()", 0, NULL);
-	if (!epds_sql_bool(0, 0, false))
+	if (info.wait_ms > 0 && !refreshing->repeated)
 	{
 		epds_tx_commit();
+		refreshing->wait_ms = info.wait_ms;
+		refreshing->failures = info.failures;
+		refreshing->text = info.last_error ? info.last_error :
+			pstrdup("the last answer was not seen");
+		return REFRESH_NOT_YET;
+	}
+	epds_check_base_url(refreshing->base_url);
+	epds_sql("SELECT exact_pd_sync._token_reserve()", 0, NULL);
+	used_up = !epds_sql_bool(0, 0, false);
+	if (!refreshing->repeated)
+	{
+		refreshing->failures = info.failures;
+		epds_sql("SELECT exact_pd_sync._token_announce()", 0, NULL);
+	}
+	epds_tx_commit_durable();
+	if (used_up)
+	{
+		refreshing->text = pstrdup("the 200 token calls of the day are used up");
 		return REFRESH_USED_UP;
 	}
-	epds_tx_commit();
-	*sent = refresh;
+	refreshing->sent = refresh;
 
 	initStringInfo(&form);
 	epds_append_form(&form, "grant_type", "refresh_token");
 	epds_append_form(&form, "client_id", client_id);
 	epds_append_form(&form, "client_secret", secret);
 	epds_append_form(&form, "refresh_token", refresh);
+	refreshing->form = form.data;
+	return REFRESH_DONE;
+}
+
+/* Ask once with the refresh token in store.  The lock is held. */
+static RefreshResult
+refresh_once(Refresh *refreshing)
+{
+	EpdsTokenAnswer token;
+	RefreshResult result = prepare_refresh(refreshing);
+
+	if (result != REFRESH_DONE)
+		return result;
 
 	HOLD_INTERRUPTS();
-	epds_ask_for_token(base_url, form.data, &token);
+	epds_ask_for_token(refreshing->base_url, refreshing->form, &token);
 	if (token.access != NULL)
 		epds_store_token_pair(&token, "refresh");
 	RESUME_INTERRUPTS();
@@ -356,13 +428,14 @@ refresh_once(int64 known_generation, char **sent, bool *lost, char **text)
 	if (token.access != NULL)
 		return REFRESH_DONE;
 
-	*text = token.text;
-	*lost = token.sent && token.lost &&
+	refreshing->text = token.text;
+	refreshing->lost = token.sent && token.lost &&
 		(token.status == 0 || token.status == 200);
+	refreshing->refused = what_is_refused(&token);
 	epds_tx_begin();
 	epds_log_token_call(&token, "refresh");
 	if (token.too_early)
-		note_too_early();
+		epds_sql("SELECT exact_pd_sync._token_too_early()", 0, NULL);
 	epds_tx_commit();
 	if (token.too_early)
 		return REFRESH_TOO_EARLY;
@@ -379,14 +452,11 @@ refresh_once(int64 known_generation, char **sent, bool *lost, char **text)
  * again once, because some sites let the old token live a little longer.
  */
 static RefreshResult
-refresh_locked(int64 known_generation, char **text)
+refresh_locked(Refresh *refreshing)
 {
-	RefreshResult result;
-	char	   *sent = NULL;
-	bool		lost = false;
+	RefreshResult result = refresh_once(refreshing);
 
-	result = refresh_once(known_generation, &sent, &lost, text);
-	if (result == REFRESH_AUTH_REQUIRED && sent != NULL)
+	if (result == REFRESH_AUTH_REQUIRED && refreshing->sent != NULL)
 	{
 		TokenInfo	info;
 		char	   *stored;
@@ -395,20 +465,27 @@ refresh_locked(int64 known_generation, char **text)
 		read_info(&info);
 		stored = epds_credential_get("exact_refresh_token");
 		epds_tx_commit();
-		if (stored != NULL && strcmp(stored, sent) != 0)
-			return (info.generation != known_generation) ? REFRESH_NEWER :
-				refresh_once(known_generation, &sent, &lost, text);
+		if (stored != NULL && strcmp(stored, refreshing->sent) != 0)
+		{
+			if (info.generation != refreshing->known_generation)
+				return REFRESH_NEWER;
+			refreshing->repeated = true;
+			result = refresh_once(refreshing);
+		}
 	}
-	else if (result == REFRESH_FAILED && lost)
+	else if (result == REFRESH_FAILED && refreshing->lost &&
+			 refreshing->failures == 0)
 	{
+		/* only the first time: a service that is down is not asked twice */
 		epds_pause(1000);
-		result = refresh_once(known_generation, &sent, &lost, text);
+		refreshing->repeated = true;
+		result = refresh_once(refreshing);
 	}
 
 	if (result == REFRESH_AUTH_REQUIRED)
-		note_failure("auth_required", *text);
-	else if (result == REFRESH_FAILED)
-		note_failure("ok", *text);
+		note_failure("auth_required", refreshing->text, refreshing->refused);
+	else if (result == REFRESH_FAILED || result == REFRESH_USED_UP)
+		note_failure("ok", refreshing->text, NULL);
 	return result;
 }
 
@@ -418,12 +495,13 @@ refresh_locked(int64 known_generation, char **text)
  * throws on trouble of ours, on interrupts, and when no token may be used.
  */
 static RefreshResult
-refresh_pair(int64 known_generation, bool wait, char **text)
+refresh_pair(int64 known_generation, bool wait, Refresh *refreshing)
 {
 	volatile RefreshResult result = REFRESH_FAILED;
 	int64		waited_ms = 0;
 
-	*text = NULL;
+	memset(refreshing, 0, sizeof(*refreshing));
+	refreshing->known_generation = known_generation;
 	while (!epds_lock_try(EPDS_LOCK_REFRESHER, 0))
 	{
 		TokenInfo	info;
@@ -441,7 +519,7 @@ refresh_pair(int64 known_generation, bool wait, char **text)
 
 	PG_TRY();
 	{
-		result = refresh_locked(known_generation, text);
+		result = refresh_locked(refreshing);
 	}
 	PG_FINALLY();
 	{
@@ -449,6 +527,18 @@ refresh_pair(int64 known_generation, bool wait, char **text)
 	}
 	PG_END_TRY();
 	return result;
+}
+
+static void
+throw_not_yet(const Refresh *refreshed)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+			 errmsg("could not refresh the tokens of Exact Online: %s",
+					refreshed->text),
+			 errdetail("It failed %lld times in a row, and is tried again in %lld seconds.",
+					   (long long) refreshed->failures,
+					   (long long) (refreshed->wait_ms + 999) / 1000)));
 }
 
 /* ------------------------------------------------------------ interfaces */
@@ -464,8 +554,8 @@ epds_oauth_token(bool rejected)
 	for (int turn = 0; turn < 4; turn++)
 	{
 		TokenInfo	info;
+		Refresh		refreshed;
 		char	   *access;
-		char	   *text;
 
 		epds_tx_begin();
 		read_info(&info);
@@ -480,8 +570,7 @@ epds_oauth_token(bool rejected)
 			used_generation = info.generation;
 			return access;
 		}
-		/* a pair "of the future": our clock was set back, Exact knows better */
-		if (rejected && !is_due(&info) && info.age_ms >= 0)
+		if (rejected && !is_due(&info))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 					 errmsg("Exact Online rejected the access token before its time"),
@@ -491,7 +580,7 @@ epds_oauth_token(bool rejected)
 											EARLIEST_PER_MILLE / 1000000)),
 					 errhint("Another program may use the same app registration, or the consent was withdrawn. The next run tries again.")));
 
-		switch (refresh_pair(info.generation, true, &text))
+		switch (refresh_pair(info.generation, true, &refreshed))
 		{
 			case REFRESH_DONE:
 			case REFRESH_NEWER:
@@ -502,11 +591,11 @@ epds_oauth_token(bool rejected)
 					ereport(ERROR,
 							(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 							 errmsg("Exact Online rejected the access token and gives no new one yet"),
-							 errdetail_internal("%s", text),
+							 errdetail_internal("%s", refreshed.text),
 							 errhint("The next run tries again.")));
 				break;
 			case REFRESH_AUTH_REQUIRED:
-				throw_auth_required(text);
+				throw_auth_required(refreshed.text, refreshed.refused);
 				break;
 			case REFRESH_USED_UP:
 				ereport(ERROR,
@@ -524,7 +613,12 @@ epds_oauth_token(bool rejected)
 				ereport(ERROR,
 						(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 						 errmsg("could not refresh the tokens of Exact Online: %s",
-								text)));
+								refreshed.text)));
+				break;
+			case REFRESH_NOT_YET:
+				if (refreshed.wait_ms > SHORT_WAIT_MS)
+					throw_not_yet(&refreshed);
+				epds_pause(refreshed.wait_ms);
 				break;
 		}
 	}
@@ -569,59 +663,51 @@ epds_oauth_due_in(void)
 	{
 		read_info(&info);
 		if (info.instance_ok && state_is(&info, "ok"))
-			due = due_in(&info);
+			due = Max(due_in(&info), info.wait_ms);
 	}
 	epds_tx_commit();
 	return due;
 }
 
 /*
- * Intake worker: refresh when due.  What may pass is logged once and tried
- * again with growing pauses; nothing is thrown for it.
+ * Intake worker: refresh when due.  What may pass is logged once; nothing is
+ * thrown for it.
  */
 void
 epds_oauth_keep_alive(void)
 {
-	static TimestampTz next_try = 0;
-	static int	pause_ms = 0;
+	static bool failing = false;
 	TokenInfo	info;
+	Refresh		refreshed;
 	RefreshResult result;
-	char	   *text;
 
-	if (next_try > GetCurrentTimestamp())
-		return;
 	epds_tx_begin();
 	read_info(&info);
 	epds_tx_commit();
-	if (!info.instance_ok || !state_is(&info, "ok") || !is_due(&info))
+	if (!info.instance_ok || !state_is(&info, "ok") || !is_due(&info) ||
+		info.wait_ms > 0)
 		return;
 
-	result = refresh_pair(info.generation, false, &text);
+	result = refresh_pair(info.generation, false, &refreshed);
 	if (result == REFRESH_DONE || result == REFRESH_NEWER)
 	{
-		if (pause_ms > 0)
+		if (failing)
 			ereport(LOG,
 					(errmsg("the tokens of Exact Online are refreshed again")));
-		pause_ms = 0;
-		return;
+		failing = false;
 	}
-	if (result == REFRESH_AUTH_REQUIRED)
+	else if (result == REFRESH_AUTH_REQUIRED)
 		ereport(WARNING,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("Exact Online needs the consent of a person again: %s",
-						text),
-				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…').")));
-	else if (result != REFRESH_BUSY && result != REFRESH_TOO_EARLY && pause_ms == 0)
+				 errmsg("Exact Online gives no tokens any more: %s",
+						refreshed.text),
+				 errhint("SELECT * FROM exact_pd_sync.status says what has to be done.")));
+	else if ((result == REFRESH_FAILED || result == REFRESH_USED_UP) && !failing)
+	{
+		failing = true;
 		ereport(LOG,
 				(errmsg("could not refresh the tokens of Exact Online: %s",
-						result == REFRESH_USED_UP ?
-						"the 200 token calls of the day are used up" : text),
+						refreshed.text),
 				 errdetail("It is tried again; this is not logged each time.")));
-
-	if (result == REFRESH_FAILED || result == REFRESH_USED_UP)
-	{
-		pause_ms = (pause_ms == 0) ? RETRY_FIRST_MS :
-			Min(2 * pause_ms, RETRY_MAX_MS);
-		next_try = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause_ms);
 	}
 }

@@ -30,6 +30,21 @@
 #include "tx.h"
 
 /*
+ * The most bytes that the answer to a write may have; lists have more.  The
+ * longest are a hundred lines (a hundred kilobytes) and the options of a field
+ * (ten thousand labels).  As many of these as there are connections may be in
+ * memory at once, so a server that never ends is cut off early.
+ */
+#define WRITE_ANSWER_MOST ((size_t) 4 * 1024 * 1024)
+
+/*
+ * The same of a list: five hundred records with hundreds of custom fields have
+ * some 10 MB.  Answers are looked at as trees, and as a tree a text of many
+ * small values takes forty times its length.
+ */
+#define READ_ANSWER_MOST ((size_t) 16 * 1024 * 1024)
+
+/*
  * epds_outcome_name
  *		The word SQL knows an outcome by.  A constant.
  */
@@ -151,6 +166,8 @@ make_request(const EpdsPipedrive *account, const char *method,
 	request->headers = headers;
 	request->body = body;
 	request->body_len = body ? strlen(body) : 0;
+	request->max_answer = strcmp(method, "GET") == 0 ? READ_ANSWER_MOST :
+		WRITE_ANSWER_MOST;
 	request->tag = tag;
 }
 
@@ -305,7 +322,7 @@ append_labels(StringInfo to, const EpdsHttpAnswer *answer)
 void
 epds_pipedrive_result(StringInfo to, int64 call_id, const char *path,
 					  const PipedriveVerdict *verdict,
-					  const EpdsHttpAnswer *answer)
+					  const EpdsHttpAnswer *answer, bool probe)
 {
 	appendStringInfo(to, "{\"call\":" INT64_FORMAT
 					 ",\"outcome\":\"%s\",\"status\":%d,\"ms\":%d",
@@ -333,6 +350,8 @@ epds_pipedrive_result(StringInfo to, int64 call_id, const char *path,
 
 	if (verdict->wait_ms >= 0)
 		appendStringInfo(to, ",\"wait_ms\":" INT64_FORMAT, verdict->wait_ms);
+	if (probe)
+		appendStringInfoString(to, ",\"probe\":true");
 	appendStringInfoChar(to, '}');
 }
 

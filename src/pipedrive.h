@@ -64,13 +64,14 @@ extern void epds_pipedrive_fetch(const EpdsPipedrive *account,
 								 const char *body, EpdsHttpAnswer *answer);
 
 /*
- * One JSON object for _settle(): what became of a call.  answer NULL = it was
- * not sent.
+ * One JSON object for _settle(): what became of a call.  probe: it was sent to
+ * see whether a failing service is well again.
  */
 extern void epds_pipedrive_result(struct StringInfoData *to, int64 call_id,
 								  const char *path,
 								  const struct PipedriveVerdict *verdict,
-								  const EpdsHttpAnswer *answer);
+								  const EpdsHttpAnswer *answer,
+								  bool probe);
 extern void epds_pipedrive_not_sent(struct StringInfoData *to, int64 call_id);
 
 #endif							/* EPDS_PIPEDRIVE_H */

@@ -26,6 +26,7 @@
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,6 +46,12 @@
  * one step before the block; be gone for a while.
  */
 #define GATEWAY_WAIT_MS 60000
+
+/*
+ * The longest silence that a failing server may ask for.  It is a request of
+ * the whole host, and a slip of the pen must not cost a day.
+ */
+#define RETRY_AFTER_MOST_S 3600
 
 /* Longer than any list of a hundred ids; half of what http_url.c lets pass. */
 #define LONGEST_PATH 8192
@@ -344,7 +351,9 @@ take_line_values(const cJSON *record, PipedriveVerdict *verdict)
 														  "item_price");
 
 	verdict->nproducts++;
-	if (!cJSON_IsNumber(quantity) || !cJSON_IsNumber(price))
+	/* 1e400 is a number, too, and would be "inf" in what SQL is told */
+	if (!cJSON_IsNumber(quantity) || !cJSON_IsNumber(price) ||
+		!isfinite(quantity->valuedouble) || !isfinite(price->valuedouble))
 		return;
 	verdict->quantities[verdict->nvalued] = quantity->valuedouble;
 	verdict->prices[verdict->nvalued] = price->valuedouble;
@@ -495,13 +504,20 @@ classify_429(const PipedriveQuestion *question, bool is_json,
  *		A 2xx answer: done, if it can be read.
  */
 static void
-classify_success(const PipedriveQuestion *question, const cJSON *tree,
-				 PipedriveVerdict *verdict)
+classify_success(const PipedriveQuestion *question, int status,
+				 const cJSON *tree, PipedriveVerdict *verdict)
 {
 	const cJSON *success = cJSON_GetObjectItemCaseSensitive(tree, "success");
 	const cJSON *data = cJSON_GetObjectItemCaseSensitive(tree, "data");
 	bool		is_post = strcmp(question->method, "POST") == 0;
 
+	if (status == 204 && (strcmp(question->method, "PATCH") == 0 ||
+						  strcmp(question->method, "DELETE") == 0))
+	{
+		/* done, and there is nothing to say about it */
+		set_verdict(verdict, EPDS_OUTCOME_OK, NULL);
+		return;
+	}
 	if (!cJSON_IsObject(tree))
 	{
 		set_verdict(verdict, may_have_run(question),
@@ -536,6 +552,11 @@ classify_403(const cJSON *tree, PipedriveVerdict *verdict)
 		set_verdict(verdict, EPDS_OUTCOME_BLOCKED,
 					"blocked by the gateway in front of Pipedrive "
 					"(403 without JSON)");
+	else if (strstr(verdict->error, "Scope and URL mismatch") != NULL)
+	{
+		/* the token may not do this at all: the next record fares no better */
+		set_verdict(verdict, EPDS_OUTCOME_AUTH, NULL);
+	}
 	else
 		set_verdict(verdict, is_capacity(tree) ?
 					EPDS_OUTCOME_CAPACITY : EPDS_OUTCOME_PERMANENT, NULL);
@@ -551,7 +572,7 @@ classify_status(const PipedriveQuestion *question, int status,
 {
 	if (status >= 200 && status < 300)
 	{
-		classify_success(question, tree, verdict);
+		classify_success(question, status, tree, verdict);
 		return;
 	}
 
@@ -567,10 +588,16 @@ classify_status(const PipedriveQuestion *question, int status,
 		classify_403(tree, verdict);
 	else if (status == 404 || status == 410)
 	{
-		/* Without JSON it is the web application: the path is wrong. */
-		set_verdict(verdict, cJSON_IsObject(tree) &&
-					pipedrive_path_names_record(question->path) ?
-					EPDS_OUTCOME_GONE : EPDS_OUTCOME_PERMANENT, NULL);
+		/*
+		 * Without JSON it is the web application in front of the service, or
+		 * another host under its name: no record is to blame, and nothing was
+		 * made.
+		 */
+		if (!cJSON_IsObject(tree))
+			set_verdict(verdict, EPDS_OUTCOME_RETRY, NULL);
+		else
+			set_verdict(verdict, pipedrive_path_names_record(question->path) ?
+						EPDS_OUTCOME_GONE : EPDS_OUTCOME_PERMANENT, NULL);
 	}
 	else if (status == 408)
 		set_verdict(verdict, may_have_run(question), NULL);
@@ -590,6 +617,12 @@ classify_status(const PipedriveQuestion *question, int status,
 	}
 	else
 		set_verdict(verdict, may_have_run(question), NULL);
+
+	if (status >= 400 && verdict->limits.retry_after_s > 0 &&
+		(verdict->outcome == EPDS_OUTCOME_RETRY ||
+		 verdict->outcome == EPDS_OUTCOME_UNKNOWN))
+		verdict->wait_ms = Min(verdict->limits.retry_after_s,
+							   RETRY_AFTER_MOST_S) * 1000;
 }
 
 /*

@@ -52,7 +52,8 @@ typedef struct PipedriveLimits
 typedef struct PipedriveVerdict
 {
 	EpdsOutcome outcome;
-	int64		wait_ms;		/* BURST, DAILY: how long, -1 = unknown */
+	int64		wait_ms;		/* BURST, DAILY, RETRY, UNKNOWN: how long the
+								 * server wants silence, -1 = unknown */
 	int			nids;			/* OK: ids of data, in order */
 	int64		ids[PIPEDRIVE_MAX_IDS];
 	int			nproducts;		/* OK: product_id of lines, in order */

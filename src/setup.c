@@ -4,10 +4,8 @@
  *		CALL setup_pipedrive(): pipeline, stages, fields and users, found or
  *		made.
  *
- * SQL knows the steps and draws the conclusions; this makes one call after the
- * other and tells the person who waits what is going on.  Every step looks
- * before it makes something, so that a setup that broke off is simply called
- * again, and a second one at the same time is refused.
+ * Every step looks before it makes something, so that a setup that broke off is
+ * simply called again.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -18,345 +16,25 @@
  */
 #include "postgres.h"
 
-#include "fmgr.h"
-#include "lib/stringinfo.h"
-#include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
-
-#include "budget.h"
-#include "json_scan.h"
-#include "pipedrive.h"
-#include "pipedrive_classify.h"
-#include "tx.h"
+#include "steps.h"
 
 /* A person waits: what setup needs comes before everything but nothing less. */
 #define SETUP_LANE 1
-
-/* Attempts of one call, and the pause between them. */
-#define CALL_ATTEMPTS 4
-#define CALL_PAUSE_MS 1500
-
-/* "EPDS" in ASCII, as for the workers (worker.c); they have the keys 0 and 1. */
-#define SETUP_LOCK_CLASS 0x45504453
 #define SETUP_LOCK_KEY 100
 
-/* More steps than any account needs; ends a circle that should not be. */
+/* More steps than any account needs. */
 #define MOST_STEPS 1000
 
-/* One step, as SQL gives it. */
-typedef struct SetupStep
-{
-	char	   *step;
-	char	   *method;
-	char	   *path;
-	char	   *body;
-	int			tokens;
-	char	   *note;
-} SetupStep;
-
-/* What belongs to one run. */
-typedef struct Setup
-{
-	EpdsPipedrive account;
-	EpdsPace	pace;
-	char	   *run;			/* run id as text; NULL = not begun */
-} Setup;
-
-/*
- * refuse
- *		ERROR with what the answer says and how to mend it.
- */
-static void
-refuse(const SetupStep *step, const PipedriveVerdict *verdict)
-{
-	char	   *error = epds_redact(verdict->error);
-
-	switch (verdict->outcome)
-	{
-		case EPDS_OUTCOME_AUTH:
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-					 errmsg("Pipedrive does not accept this account: %s", error),
-					 errhint("Check address and API token and set them again with exact_pd_sync.set_pipedrive_account().")));
-			break;
-		case EPDS_OUTCOME_BLOCKED:
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("Pipedrive refuses all calls for the time being: %s", error),
-					 errhint("Call exact_pd_sync.setup_pipedrive() again in an hour; it goes on where it stopped.")));
-			break;
-		case EPDS_OUTCOME_DAILY:
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("the daily tokens of the Pipedrive company are used up: %s", error),
-					 errhint("Call exact_pd_sync.setup_pipedrive() again after the daily reset; it goes on where it stopped.")));
-			break;
-		case EPDS_OUTCOME_BURST:
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("Pipedrive's request limit does not leave room: %s", error),
-					 errdetail("Another program probably uses the same account at this moment."),
-					 errhint("Call exact_pd_sync.setup_pipedrive() again; it goes on where it stopped.")));
-			break;
-		default:
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("could not complete a call to Pipedrive: %s", error),
-					 errdetail("Step \"%s\" (%s %s).", step->step, step->method,
-							   step->path),
-					 errhint("Call exact_pd_sync.setup_pipedrive() again; it looks before it makes anything.")));
-	}
-}
-
-/*
- * is_lost
- *		Was there no usable answer, so that SQL cannot draw conclusions?
- */
-static bool
-is_lost(const EpdsHttpAnswer *answer)
-{
-	return answer->result != EPDS_HTTP_OK || answer->status >= 500;
-}
-
-/*
- * call
- *		Make the call of a step, within the limits.  Outside a block.
- *
- * Repeats what is safe to repeat: anything the limits refused, and GETs.
- * Returns with an answer for SQL, or throws.
- */
-static void
-call(Setup *setup, const SetupStep *step, EpdsHttpAnswer *answer)
-{
-	PipedriveQuestion question;
-	PipedriveVerdict verdict;
-	int			attempt;
-
-	question.method = step->method;
-	question.path = step->path;
-	question.tokens = step->tokens;
-
-	for (attempt = 1;; attempt++)
-	{
-		int64		sent_ms;
-
-		epds_budget_book(&setup->pace, step->tokens, SETUP_LANE);
-		question.since_429_ms = epds_pace_since_429(&setup->pace);
-		sent_ms = epds_clock_ms();
-		epds_pipedrive_fetch(&setup->account, step->method, step->path,
-							 step->body, answer);
-		pipedrive_classify(&question, answer, &verdict);
-		epds_pace_seen(&setup->pace, sent_ms, verdict.limits.burst_limit,
-					   verdict.limits.daily_limit,
-					   verdict.limits.daily_remaining);
-
-		if (verdict.outcome == EPDS_OUTCOME_BURST && attempt < CALL_ATTEMPTS)
-		{
-			epds_pace_snooze(&setup->pace, verdict.wait_ms);
-			continue;
-		}
-		if (is_lost(answer) && verdict.outcome == EPDS_OUTCOME_RETRY &&
-			attempt < CALL_ATTEMPTS)
-		{
-			epds_pace_snooze(&setup->pace, CALL_PAUSE_MS * attempt);
-			continue;
-		}
-		break;
-	}
-
-	if (is_lost(answer) ||
-		verdict.outcome == EPDS_OUTCOME_BURST ||
-		verdict.outcome == EPDS_OUTCOME_DAILY ||
-		verdict.outcome == EPDS_OUTCOME_AUTH ||
-		verdict.outcome == EPDS_OUTCOME_BLOCKED)
-		refuse(step, &verdict);
-}
-
-/*
- * begin_run
- *		Check that setup may run at all, and open the run.
- */
-static void
-begin_run(Setup *setup)
-{
-	epds_tx_begin();
-	epds_sql("SELECT exact_pd_sync._instance_ok()", 0, NULL);
-	if (!epds_sql_bool(0, 0, false))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is a copy, restored or promoted"),
-				 errdetail("Nothing goes out until a person says that this database is the one."),
-				 errhint("SELECT exact_pd_sync.confirm_instance()")));
-	if (!epds_pipedrive_account(&setup->account))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no Pipedrive account is set"),
-				 errhint("SELECT exact_pd_sync.set_pipedrive_account(api_token, base_url)")));
-	epds_sql("SELECT exact_pd_sync._setup_begin()", 0, NULL);
-	setup->run = epds_sql_value(0, 0);
-	epds_tx_commit();
-}
-
-/*
- * next_step
- *		Ask SQL for the next step.  False when everything is done.
- */
-static bool
-next_step(Setup *setup, SetupStep *step)
-{
-	const char *args[1] = {setup->run};
-	bool		found;
-
-	epds_tx_begin();
-	found = epds_sql("SELECT step, method, path, body, tokens, note"
-					 " FROM exact_pd_sync._setup_next($1::bigint)", 1, args) > 0;
-	if (found)
-	{
-		step->step = epds_sql_value(0, 0);
-		step->method = epds_sql_value(0, 1);
-		step->path = epds_sql_value(0, 2);
-		step->body = epds_sql_value(0, 3);
-		step->tokens = (int) epds_sql_int(0, 4, 0);
-		step->note = epds_sql_value(0, 5);
-	}
-	epds_tx_commit();
-
-	if (found && (step->step == NULL || step->method == NULL ||
-				  step->path == NULL))
-		elog(ERROR, "a setup step has no name, method or path");
-	return found;
-}
-
-/*
- * take_answer
- *		Let SQL draw its conclusions; tell the person what it says.
- */
-static void
-take_answer(Setup *setup, const SetupStep *step, const EpdsHttpAnswer *answer)
-{
-	StringInfoData figures;
-	const char *args[4];
-	char	   *notice;
-
-	(void) epds_json_scan(answer->body, answer->body_len);
-	initStringInfo(&figures);
-	epds_pace_figures(&setup->pace, &figures);
-
-	epds_tx_begin();
-	args[0] = "[]";
-	args[1] = figures.data;
-	epds_sql("SELECT exact_pd_sync._settle($1, $2)", 2, args);
-	args[0] = setup->run;
-	args[1] = step->step;
-	args[2] = psprintf("%d", answer->status);
-	/* words of a refusal are kept and shown: they must hold no secret */
-	args[3] = answer->status >= 300 ? epds_redact(answer->body) : answer->body;
-	epds_sql("SELECT exact_pd_sync._setup_take($1::bigint, $2, $3::integer, $4)",
-			 4, args);
-	notice = epds_sql_value(0, 0);
-	epds_tx_commit();
-
-	epds_pace_told(&setup->pace);
-	if (notice != NULL)
-		ereport(NOTICE, (errmsg_internal("%s", notice)));
-}
-
-/*
- * end_run
- *		Close the run; error NULL = success.
- */
-static void
-end_run(Setup *setup, const char *error)
-{
-	const char *args[2];
-
-	args[0] = setup->run;
-	args[1] = error;
-	epds_tx_begin();
-	epds_sql("SELECT exact_pd_sync._run_end($1::bigint, $2)", 2, args);
-	epds_tx_commit();
-}
-
-/*
- * run
- *		All steps.
- */
-static void
-run(Setup *setup)
-{
-	MemoryContext outer = CurrentMemoryContext;
-	MemoryContext cxt = AllocSetContextCreate(outer, "setup step",
-											  ALLOCSET_DEFAULT_SIZES);
-	int			n;
-
-	begin_run(setup);
-	MemoryContextSwitchTo(cxt);
-	for (n = 0; n < MOST_STEPS; n++)
-	{
-		SetupStep	step;
-		EpdsHttpAnswer answer;
-
-		MemoryContextReset(cxt);
-		if (!next_step(setup, &step))
-			break;
-		if (step.note != NULL)
-			ereport(NOTICE, (errmsg_internal("%s", step.note)));
-		call(setup, &step, &answer);
-		take_answer(setup, &step, &answer);
-	}
-	if (n == MOST_STEPS)
-		elog(ERROR, "setup did not come to an end after %d steps", n);
-	MemoryContextSwitchTo(outer);
-	MemoryContextDelete(cxt);
-	end_run(setup, NULL);
-}
-
-/*
- * record_failure
- *		Note in sync_runs why the run failed.  When that fails too, the first
- *		error is still the one to be thrown.
- */
-static void
-record_failure(Setup *setup, const char *error)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-
-	if (setup->run == NULL)
-		return;
-	PG_TRY();
-	{
-		end_run(setup, error);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(cxt);
-		FlushErrorState();
-		epds_tx_abort();
-	}
-	PG_END_TRY();
-}
-
-/*
- * take_lock, give_lock_back
- *		One setup at a time: two at once would make everything twice.  The lock
- *		belongs to the session, because the transactions in between end.  Needs
- *		no block: it must be given back when the extension is gone, too.
- */
-static bool
-take_lock(void)
-{
-	return DatumGetBool(DirectFunctionCall2(pg_try_advisory_lock_int4,
-											Int32GetDatum(SETUP_LOCK_CLASS),
-											Int32GetDatum(SETUP_LOCK_KEY)));
-}
-
-static void
-give_lock_back(void)
-{
-	(void) DirectFunctionCall2(pg_advisory_unlock_int4,
-							   Int32GetDatum(SETUP_LOCK_CLASS),
-							   Int32GetDatum(SETUP_LOCK_KEY));
-}
+static const EpdsSteps setup_steps = {
+	.procedure = "setup_pipedrive",
+	.begin_sql = "SELECT exact_pd_sync._setup_begin()",
+	.next_sql = "SELECT step, method, path, body, tokens, note"
+	" FROM exact_pd_sync._setup_next($1::bigint)",
+	.take_sql = "SELECT exact_pd_sync._setup_take($1::bigint, $2, $3::integer, $4)",
+	.lane = SETUP_LANE,
+	.lock_key = SETUP_LOCK_KEY,
+	.most_steps = MOST_STEPS,
+};
 
 PG_FUNCTION_INFO_V1(epds_setup_pipedrive);
 
@@ -367,41 +45,6 @@ PG_FUNCTION_INFO_V1(epds_setup_pipedrive);
 Datum
 epds_setup_pipedrive(PG_FUNCTION_ARGS)
 {
-	MemoryContext cxt;
-	Setup		setup;
-	ErrorData  *volatile error = NULL;
-
-	epds_procedure_enter(fcinfo, "setup_pipedrive");
-	cxt = CurrentMemoryContext;
-	memset(&setup, 0, sizeof(setup));
-	epds_pace_init(&setup.pace);
-
-	if (!take_lock())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("another session runs setup_pipedrive() at this moment"),
-				 errhint("Wait until it is done.")));
-
-	PG_TRY();
-	{
-		run(&setup);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
-		FlushErrorState();
-		epds_tx_abort();
-		MemoryContextSwitchTo(cxt);
-	}
-	PG_END_TRY();
-
-	if (error != NULL)
-		record_failure(&setup, error->message);
-	give_lock_back();
-	if (error != NULL)
-		ReThrowError(error);
-
-	epds_procedure_leave();
+	epds_steps_run(fcinfo, &setup_steps);
 	PG_RETURN_VOID();
 }

@@ -6,7 +6,7 @@
  * Only launcher.c, worker.c, utility_hook.c and shared.c include this; the
  * rooms that use workers include worker.h.
  *
- * Rules: pids, counters and times only.  One lightweight lock guards all of
+ * Rules: pids, counters, times and short texts only.  One lightweight lock guards all of
  * it; it is a leaf (nothing else is locked, logged or allocated under it) and
  * is held for microseconds.
  *
@@ -23,11 +23,12 @@
 #include "postgres.h"
 
 #include "storage/lwlock.h"
-#include "utils/timestamp.h"
-
 #include "burst_ring.h"
 #include "counters.h"
 #include "worker.h"
+
+/* What is told of a worker that cannot do its work; longer texts are cut. */
+#define EPDS_TROUBLE_LEN 256
 
 /* Sessions that can keep workers away at the same time; see utility_hook.c. */
 #define EPDS_MAX_HOLDS 32
@@ -37,8 +38,13 @@ typedef struct EpdsWorkerState
 	int			pid;			/* 0: not running */
 	uint32		generation;		/* of the last start; a process that carries
 								 * another one came too late and must leave */
-	TimestampTz started_at;		/* of the last one that got as far as this */
+	int64		started_at;		/* clock.h, in ms: of the last one that got as
+								 * far as this; 0: none */
 	bool		left_cleanly;	/* the last one left because it was asked to */
+	char		no_start[EPDS_TROUBLE_LEN]; /* why the launcher cannot start it */
+	char		trouble[EPDS_TROUBLE_LEN];	/* what it said itself; outlives the
+											 * process, so that its end is
+											 * explained */
 } EpdsWorkerState;
 
 typedef struct EpdsDatabase

@@ -10,6 +10,9 @@
  * and are kept away until the end of the transaction.  Then the launcher
  * starts them again, if the database and the setting still say so.
  *
+ * So do settings of the database itself (ALTER DATABASE ... SET), which are
+ * read when a session starts: the workers begin anew with them.
+ *
  * A hold is only put up for somebody whom the command will be allowed to:
  * otherwise anybody could stop the workers with a command that then fails.
  *
@@ -120,6 +123,10 @@ judge_statement(Node *stmt)
 			if (database_option(((AlterDatabaseStmt *) stmt)->options, "tablespace") != NULL)
 				way.database = ((AlterDatabaseStmt *) stmt)->dbname;
 			way.databases_change = true;
+			break;
+		case T_AlterDatabaseSetStmt:
+			/* read when a session starts: the workers begin anew */
+			way.database = ((AlterDatabaseSetStmt *) stmt)->dbname;
 			break;
 		case T_DropStmt:
 			way.extension = names_our_extension((DropStmt *) stmt);

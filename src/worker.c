@@ -25,9 +25,11 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -40,9 +42,10 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
+#include "http.h"
 #include "settings.h"
 #include "shared.h"
 #include "tx.h"
@@ -59,6 +62,15 @@
 /* While working, the extension is looked for at most this often. */
 #define EXTENSION_CHECK_MS 1000
 
+/*
+ * The extension is there, but locked: another session drops it and has not
+ * committed.  So often it is tried again.
+ */
+#define EXTENSION_BUSY_MS 1000
+
+/* A clock that is set back by less is nobody's business: NTP does so. */
+#define CLOCK_STEP_MS 2000
+
 /* stop_worker() and start_worker() give up after this. */
 #define WORKER_WAIT_MS 5000
 
@@ -68,7 +80,8 @@ static bool asked_to_leave = false;
 static char my_database_name[NAMEDATALEN];
 static uint32 seen_extension_changes = 0;
 static bool extension_seen = false;
-static TimestampTz extension_checked_at = 0;
+static int64 extension_checked_at = 0;	/* clock.h */
+static bool in_trouble = false;
 
 static uint32 wake_mask = 0;	/* kinds to wake at commit */
 static bool xact_callback_registered = false;
@@ -175,7 +188,9 @@ worker_attach(void)
 	if (wanted)
 	{
 		worker->pid = MyProcPid;
-		worker->started_at = GetCurrentTimestamp();
+		/* a predecessor's, until we know better */
+		in_trouble = worker->trouble[0] != '\0';
+		worker->started_at = epds_clock_ms();
 	}
 	if (mine)
 		worker->left_cleanly = !wanted;
@@ -224,14 +239,14 @@ extension_exists_now(void)
 static bool
 extension_present(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = epds_clock_ms();
 	uint32		changes;
 
 	epds_shared_lock(LW_SHARED);
 	changes = epds_shared->database[my_order.slot].extension_changes;
 	epds_shared_unlock();
 	if (extension_seen && changes == seen_extension_changes &&
-		!TimestampDifferenceExceeds(extension_checked_at, now, EXTENSION_CHECK_MS))
+		now - extension_checked_at < EXTENSION_CHECK_MS)
 		return true;
 	seen_extension_changes = changes;
 	extension_checked_at = now;
@@ -260,6 +275,43 @@ serve_interrupts(void)
 	}
 }
 
+/*
+ * By how many milliseconds was the clock of the machine set back since the last
+ * turn?  0 when it was not, or by so little that nobody waits for it.
+ */
+static int64
+clock_set_back_ms(void)
+{
+	static int64 last_offset = 0;
+	int64		offset = GetCurrentTimestamp() / 1000 - epds_clock_ms();
+	int64		back = last_offset == 0 ? 0 : last_offset - offset;
+
+	last_offset = offset;
+	return back >= CLOCK_STEP_MS ? back : 0;
+}
+
+/*
+ * Pauses within a process never depend on the machine's clock, but what waits
+ * in the tables does: it must not wait for the clock to catch up.
+ */
+static void
+serve_clock(void)
+{
+	int64		back_ms = clock_set_back_ms();
+	const char *args[1];
+
+	if (back_ms == 0 || my_order.kind != EPDS_WORKER_DELIVERY)
+		return;
+	ereport(LOG,
+			(errmsg("the clock was set back by %lld seconds: what waits is brought forward",
+					(long long) (back_ms / 1000))));
+	args[0] = psprintf(INT64_FORMAT, back_ms);
+	epds_tx_begin();
+	if (epds_extension_exists())
+		epds_sql("SELECT exact_pd_sync._delivery_times_ahead($1::bigint)", 1, args);
+	epds_tx_commit();
+}
+
 /* See worker.h. */
 bool
 epds_worker_turn(void)
@@ -267,7 +319,10 @@ epds_worker_turn(void)
 	Assert(am_worker && !IsTransactionState());
 	serve_interrupts();
 	pgstat_report_stat(false);
-	return worker_wanted() && extension_present();
+	if (!worker_wanted() || !extension_present())
+		return false;
+	serve_clock();
+	return true;
 }
 
 /* See worker.h. */
@@ -283,6 +338,27 @@ epds_worker_report(const char *activity)
 	pgstat_report_activity(STATE_IDLE, "waiting for work");
 }
 
+/* See worker.h. */
+void
+epds_worker_trouble(const char *text)
+{
+	EpdsWorkerState *worker = &epds_shared->database[my_order.slot].worker[my_order.kind];
+	int			len;
+
+	if (text == NULL && !in_trouble)
+		return;
+	in_trouble = text != NULL;
+	text = text != NULL ? text : "";
+	len = pg_mbcliplen(text, strlen(text), sizeof(worker->trouble) - 1);
+	epds_shared_lock(LW_EXCLUSIVE);
+	if (worker->pid == MyProcPid)
+	{
+		memcpy(worker->trouble, text, len);
+		worker->trouble[len] = '\0';
+	}
+	epds_shared_unlock();
+}
+
 /*
  * Take the lock of our kind for the life of this process.  Somebody else can
  * only hold it while he is on his way out.  False when asked to leave.
@@ -291,6 +367,7 @@ static bool
 worker_take_lock(void)
 {
 	LOCKTAG		tag;
+	bool		waited = false;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, WORKER_LOCK_KEY, (uint32) my_order.kind, 2);
 	for (;;)
@@ -301,8 +378,14 @@ worker_take_lock(void)
 		result = LockAcquire(&tag, ExclusiveLock, true, true);
 		CommitTransactionCommand();
 		if (result != LOCKACQUIRE_NOT_AVAIL)
+		{
+			if (waited)
+				epds_worker_trouble(NULL);
 			return true;
+		}
+		waited = true;
 		pgstat_report_activity(STATE_IDLE, "waiting for another worker of this kind to leave");
+		epds_worker_trouble("another session holds the lock that only one worker may have (pg_locks, locktype advisory)");
 		worker_nap(WORKER_LOCK_RETRY_MS);
 		serve_interrupts();
 		if (!worker_wanted())
@@ -325,6 +408,54 @@ await_extension(void)
 		pgstat_report_activity(STATE_IDLE, "waiting for CREATE EXTENSION exact_pd_sync");
 		worker_nap(epds_guc_poll_interval);
 	}
+}
+
+/*
+ * The work, for as long as somebody wants it and the extension is there.  While
+ * another session is dropping the extension without having committed, the
+ * catalog still shows it, but nothing may be done: then we look now and then.
+ */
+static void
+worker_work(void)
+{
+	while (await_extension())
+	{
+		if (my_order.kind == EPDS_WORKER_DELIVERY)
+			epds_delivery_main();
+		else
+			epds_intake_main();
+		extension_checked_at = 0;
+		if (worker_wanted() && extension_exists_now())
+		{
+			epds_worker_report(NULL);
+			worker_nap(EXTENSION_BUSY_MS);
+		}
+	}
+}
+
+/*
+ * The same; an ERROR that ends us is left where status finds it.
+ */
+static void
+worker_work_and_tell(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (worker_take_lock())
+			worker_work();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		epds_worker_trouble(epds_redact(error->message));
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -358,17 +489,7 @@ epds_worker_main(Datum main_arg)
 	error_context_stack = &context;
 
 	epds_tx_in_worker();
-	if (worker_take_lock())
-	{
-		while (await_extension())
-		{
-			if (my_order.kind == EPDS_WORKER_DELIVERY)
-				epds_delivery_main();
-			else
-				epds_intake_main();
-			extension_checked_at = 0;
-		}
-	}
+	worker_work_and_tell();
 	proc_exit(0);
 }
 
@@ -462,6 +583,48 @@ Datum
 epds_worker_pid_sql(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT32(epds_worker_pid(kind_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+}
+
+/*
+ * worker_trouble(kind text) returns text: why the worker of this database does
+ * not run or cannot do its work; null when there is nothing to tell.
+ */
+PG_FUNCTION_INFO_V1(epds_worker_trouble_sql);
+Datum
+epds_worker_trouble_sql(PG_FUNCTION_ARGS)
+{
+	EpdsWorkerKind kind = kind_by_name(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	EpdsDatabase *slot;
+	EpdsWorkerState worker = {0};
+	const char *trouble = NULL;
+
+	if (epds_shared == NULL)
+		PG_RETURN_TEXT_P(cstring_to_text("exact_pd_sync is not in shared_preload_libraries"));
+	if (RecoveryInProgress())
+		PG_RETURN_TEXT_P(cstring_to_text("this server is a standby"));
+	epds_shared_lock(LW_SHARED);
+	slot = epds_shared_find(MyDatabaseId);
+	if (slot != NULL)
+		worker = slot->worker[kind];
+	if (slot == NULL || !slot->wanted)
+		trouble = "exact_pd_sync.databases does not name this database";
+	else if (slot->stopped)
+		trouble = "stopped by stop_worker(); start_worker() or a restart of the server starts it";
+	else if (epds_shared_is_held(MyDatabaseId))
+		trouble = "it makes way for a command on the database or the extension";
+	else if (epds_shared->launcher_pid == 0)
+		trouble = "the launcher does not run; the postmaster starts it again within seconds";
+	epds_shared_unlock();
+
+	if (trouble == NULL && worker.pid == 0 && worker.no_start[0] != '\0')
+		trouble = worker.no_start;
+	if (trouble == NULL && worker.trouble[0] != '\0')
+		trouble = worker.trouble;
+	if (trouble == NULL && worker.pid == 0)
+		trouble = "it is being started, or ended with an error that the server log tells";
+	if (trouble == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(trouble));
 }
 
 /* preloaded() returns boolean: can there be workers at all? */

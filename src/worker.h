@@ -3,8 +3,8 @@
  * worker.h
  *		Launcher, life cycle and wake-up of the workers; what is shared.
  *
- * Shared memory holds counters, pids and times only: no pointers, no
- * descriptors.  It exists when the library is preloaded; every function here
+ * Shared memory holds counters, pids, times and short texts only: no pointers,
+ * no descriptors.  It exists when the library is preloaded; every function here
  * is harmless when it does not.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
@@ -18,8 +18,6 @@
 #define EPDS_WORKER_H
 
 #include "postgres.h"
-
-#include "utils/timestamp.h"
 
 typedef enum EpdsWorkerKind
 {
@@ -65,5 +63,11 @@ extern bool epds_worker_turn(void);
 
 /* State text for pg_stat_activity ("sending 12 requests"); NULL = idle. */
 extern void epds_worker_report(const char *activity);
+
+/*
+ * What keeps this worker from its work, for worker_trouble() and status; NULL:
+ * nothing any more.  The text must be redacted.  Cheap when nothing changes.
+ */
+extern void epds_worker_trouble(const char *text);
 
 #endif							/* EPDS_WORKER_H */

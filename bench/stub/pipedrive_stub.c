@@ -11,7 +11,8 @@
  *
  * One process, one thread: epoll, HTTP/1.1 with keep-alive, loopback only.
  * Prints one JSON line when it listens.  GET /stub/stats tells how many
- * requests of which kind came, POST /stub/reset forgets that.
+ * requests of which kind came, POST /stub/reset forgets that.  POST
+ * /stub/faults?every=20 makes every twentieth PATCH go wrong, 0 none.
  *
  * Usage: pipedrive_stub [--port N]
  *
@@ -30,7 +31,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -40,16 +40,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "text.h"
+
 #define MAX_EVENTS 64
 #define MAX_REQUEST (4 * 1024 * 1024)
-
-/* A growing byte buffer. */
-typedef struct Buffer
-{
-	char	   *data;
-	size_t		len;
-	size_t		size;
-} Buffer;
 
 /* One connection: bytes in, bytes out. */
 typedef struct Connection
@@ -104,6 +98,11 @@ static Shelf shelves[] = {
 	{"/api/v2/productFields", {0}},
 };
 
+/* Every so many PATCHes something goes wrong, by turns; 0 = never. */
+static unsigned long fault_every = 0;
+static unsigned long patches = 0;
+static unsigned long faults = 0;
+
 static volatile sig_atomic_t stop = 0;
 static uint64_t counts[KINDS];
 static uint64_t next_id = 1000;
@@ -113,140 +112,6 @@ on_signal(int signo)
 {
 	(void) signo;
 	stop = 1;
-}
-
-static void
-die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-/* Make room for more bytes and the terminating zero. */
-static void
-need(Buffer *buffer, size_t more)
-{
-	size_t		size = buffer->size ? buffer->size : 4096;
-
-	while (size < buffer->len + more + 1)
-		size *= 2;
-	if (size == buffer->size)
-		return;
-	buffer->data = realloc(buffer->data, size);
-	if (buffer->data == NULL)
-		die("realloc");
-	buffer->size = size;
-}
-
-static void
-put(Buffer *buffer, const char *data, size_t len)
-{
-	need(buffer, len);
-	memcpy(buffer->data + buffer->len, data, len);
-	buffer->len += len;
-	buffer->data[buffer->len] = '\0';
-}
-
-static void __attribute__((format(printf, 2, 3)))
-putf(Buffer *buffer, const char *format, ...)
-{
-	va_list		args;
-	int			len;
-
-	need(buffer, 2048);
-	va_start(args, format);
-	len = vsnprintf(buffer->data + buffer->len, 2048, format, args);
-	va_end(args);
-	if (len < 0 || len >= 2048)
-		die("putf");
-	buffer->len += (size_t) len;
-}
-
-/*
- * The text value of "key" in a JSON body, cut to fit; "" if there is none.
- * Escapes are kept as they are, so that it can be put into JSON again.
- */
-static void
-text_of(const char *body, const char *key, char *dst, size_t size)
-{
-	char		mark[64];
-	const char *p;
-	size_t		n = 0;
-
-	dst[0] = '\0';
-	snprintf(mark, sizeof(mark), "\"%s\"", key);
-	p = body ? strstr(body, mark) : NULL;
-	if (p == NULL)
-		return;
-	p += strlen(mark);
-	while (*p == ' ' || *p == ':')
-		p++;
-	if (*p++ != '"')
-		return;
-	while (*p != '\0' && *p != '"' && n + 2 < size)
-	{
-		if (*p == '\\' && p[1] != '\0')
-			dst[n++] = *p++;
-		dst[n++] = *p++;
-	}
-	dst[n] = '\0';
-}
-
-/* The number behind the last slash of a path; 0 if there is none. */
-static uint64_t
-last_number(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? strtoull(slash + 1, NULL, 10) : 0;
-}
-
-/*
- * The number value of "key" in an object of a body that ends before end, as it
- * is written; def if there is none.
- */
-static void
-number_of(const char *body, const char *end, const char *key, const char *def,
-		  char *dst, size_t size)
-{
-	char		mark[64];
-	const char *p;
-	size_t		n;
-
-	snprintf(dst, size, "%s", def);
-	snprintf(mark, sizeof(mark), "\"%s\":", key);
-	p = body ? strstr(body, mark) : NULL;
-	if (p == NULL || p >= end)
-		return;
-	p += strlen(mark);
-	p += strspn(p, " ");
-	n = strspn(p, "-+.0123456789eE");
-	if (n > 0 && n < size)
-	{
-		memcpy(dst, p, n);
-		dst[n] = '\0';
-	}
-}
-
-/* Where the object that begins at p ends: behind its brace. */
-static const char *
-object_end(const char *p)
-{
-	bool		in_string = false;
-	int			depth = 0;
-
-	for (; *p != '\0'; p++)
-	{
-		if (in_string && *p == '\\' && p[1] != '\0')
-			p++;
-		else if (*p == '"')
-			in_string = !in_string;
-		else if (!in_string && *p == '{')
-			depth++;
-		else if (!in_string && *p == '}' && --depth == 0)
-			return p + 1;
-	}
-	return p;
 }
 
 /*
@@ -452,7 +317,6 @@ put_data(Buffer *out, const Request *request)
 	uint64_t	deal = of_deal ?
 		strtoull(request->path + sizeof(deals) - 1, NULL, 10) : 0;
 	bool		of_line = of_deal && strstr(request->path, "/products") != NULL;
-	char		text[32];
 
 	if (strcmp(request->method, "GET") == 0)
 	{
@@ -485,8 +349,8 @@ put_data(Buffer *out, const Request *request)
 	}
 	if (of_deal && strstr(request->path, "/discounts") != NULL)
 	{
-		snprintf(text, sizeof(text), "%llx", (unsigned long long) next_id++);
-		putf(out, "{\"id\":\"30195b0e-7577-4f52-a5cf-%12.12s\"}", text);
+		putf(out, "{\"id\":\"30195b0e-7577-4f52-a5cf-%012llx\"}",
+			 (unsigned long long) next_id++);
 		return KIND_OTHER;
 	}
 	if (of_line && strstr(request->path, "/bulk") != NULL)
@@ -516,19 +380,71 @@ put_stats(Buffer *out)
 			 (unsigned long long) counts[i]);
 		total += counts[i];
 	}
-	putf(out, "\"requests\":%llu}\n", (unsigned long long) total);
+	putf(out, "\"faults\":%lu,\"requests\":%llu}\n", faults,
+		 (unsigned long long) total);
 }
 
-/* Answer one request. */
-static void
+/*
+ * Something else than the answer: no answer at all, half of one, an error as
+ * JSON or HTML, and rarely (it silences the caller) a 429.  False = close the
+ * connection, after what was put into it.
+ */
+static bool
+misbehave(Connection *connection)
+{
+	static const char error[] = "{\"success\":false,\"error\":\"bench\"}";
+	static const char page[] = "<html><body>Bad Gateway</body></html>";
+	unsigned long n = faults++;
+
+	if (n % 50 == 49)
+	{
+		putf(&connection->out, "HTTP/1.1 429 Too Many Requests\r\n"
+			 "content-type: application/json\r\nretry-after: 1\r\n"
+			 "x-ratelimit-remaining: 0\r\ncontent-length: %zu\r\n\r\n%s",
+			 sizeof(error) - 1, error);
+		return true;
+	}
+	switch (n % 4)
+	{
+		case 0:
+			return false;
+		case 1:
+			putf(&connection->out, "HTTP/1.1 200 OK\r\n"
+				 "content-type: application/json\r\n"
+				 "content-length: 5000\r\n\r\n{\"success\":true,\"data\":{");
+			return false;
+		case 2:
+			putf(&connection->out, "HTTP/1.1 500 Error\r\n"
+				 "content-type: application/json\r\n"
+				 "content-length: %zu\r\n\r\n%s", sizeof(error) - 1, error);
+			return true;
+		default:
+			putf(&connection->out, "HTTP/1.1 502 Bad Gateway\r\n"
+				 "content-type: text/html\r\n"
+				 "content-length: %zu\r\n\r\n%s", sizeof(page) - 1, page);
+			return true;
+	}
+}
+
+/* Answer one request.  False = close the connection. */
+static bool
 answer(Connection *connection, const Request *request)
 {
 	static Buffer body;
 	int			status = strcmp(request->method, "POST") == 0 ? 201 : 200;
 
 	body.len = 0;
+	if (fault_every > 0 && strcmp(request->method, "PATCH") == 0 &&
+		++patches % fault_every == 0)
+		return misbehave(connection);
 	if (strcmp(request->path, "/stub/stats") == 0)
 		put_stats(&body);
+	else if (strcmp(request->path, "/stub/faults") == 0)
+	{
+		fault_every = strtoul(request->query + strspn(request->query, "every="),
+							  NULL, 10);
+		putf(&body, "{}\n");
+	}
 	else if (strcmp(request->path, "/stub/reset") == 0)
 	{
 		memset(counts, 0, sizeof(counts));
@@ -553,6 +469,7 @@ answer(Connection *connection, const Request *request)
 		 "x-daily-ratelimit-token-remaining: 100000000\r\n"
 		 "content-length: %zu\r\n\r\n", status, body.len);
 	put(&connection->out, body.data, body.len);
+	return true;
 }
 
 /*
@@ -608,6 +525,7 @@ serve(Connection *connection)
 {
 	static Request request;
 	size_t		done = 0;
+	bool		go_on = true;
 
 	for (;;)
 	{
@@ -625,14 +543,16 @@ serve(Connection *connection)
 		after = connection->in.data + done + used;
 		kept = *after;
 		*after = '\0';
-		answer(connection, &request);
+		go_on = answer(connection, &request);
 		*after = kept;
 		done += (size_t) used;
+		if (!go_on)
+			break;
 	}
 	memmove(connection->in.data, connection->in.data + done,
 			connection->in.len - done);
 	connection->in.len -= done;
-	return true;
+	return go_on;
 }
 
 /* Write what waits.  False = close the connection. */
@@ -693,7 +613,10 @@ drive(Connection *connection, int epoll_fd)
 			break;
 	}
 	connection->in.data[connection->in.len] = '\0';
-	return serve(connection) && flush(connection, epoll_fd);
+	if (serve(connection))
+		return flush(connection, epoll_fd);
+	(void) flush(connection, epoll_fd);
+	return false;
 }
 
 static void

@@ -13,6 +13,7 @@ import traceback
 import exact_control
 import pipedrive_control
 from httpd import BadJson, Response, Service
+from storm import Storm
 
 ACTIONS = {"status", "body", "content_type", "headers", "execute", "drop", "hang", "seconds", "delay_ms", "truncate", "empty",
            "endless", "gzip_bomb", "slow_ms_per_kb", "close_after"}
@@ -45,6 +46,9 @@ class ControlService(Service):
             ("GET", r"/faults"): self.get_faults,
             ("POST", r"/faults"): self.add_fault,
             ("DELETE", r"/faults(?:/(\d+))?"): self.remove_faults,
+            ("GET", r"/storm"): self.get_storm,
+            ("POST", r"/storm"): self.start_storm,
+            ("DELETE", r"/storm"): self.end_storm,
         }
         self.routes = []
         for table in (own, pipedrive_control.routes(world), exact_control.routes(world)):
@@ -154,3 +158,27 @@ class ControlService(Service):
         else:
             self.world.faults[:] = [fault for fault in self.world.faults if fault.id != int(number)]
         return {"removed": before - len(self.world.faults)}
+
+    def get_storm(self, request, found):
+        storm = self.world.storm
+        answer = {"percent": storm.percent, "calls": storm.calls, "faults": storm.tally} if storm else {"percent": 0, "calls": 0, "faults": {}}
+        answer["in_flight"] = {service.name: ["%s %s" % (call.method, call.path) for call in service.open_requests or ()]
+                               for service in (self.world.exact, self.world.pipedrive)}
+        return answer
+
+    def start_storm(self, request, found):
+        body = request.json()
+        unknown = set(body) - {"percent", "seed", "seconds", "without"}
+        if unknown:
+            raise KeyError(", ".join(sorted(unknown)))
+        old = self.world.storm
+        storm = Storm(float(body.get("percent", 20)), body.get("seed", 1), float(body.get("seconds", 2.5)), body.get("without", ()))
+        if old is not None:
+            storm.calls, storm.tally = old.calls, old.tally
+        self.world.storm = storm
+        return self.get_storm(request, found)
+
+    def end_storm(self, request, found):
+        if self.world.storm is not None:
+            self.world.storm.percent = 0
+        return self.get_storm(request, found)

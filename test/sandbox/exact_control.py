@@ -25,6 +25,7 @@ POST   /exact/entities/{Entity}, PATCH and DELETE /exact/entities/{Entity}/{id} 
          SalesItemPrices, Employees, Contacts, Invoices, InvoiceLines, PaymentTerms; POST /exact/entities/Deleted {"EntityType", "EntityKey"}
          any value is taken: {"$raw": "19.899999999999999"} is sent as it stands
 POST   /exact/consent {"state", "redirect_uri"} -> {"code"}; POST /exact/revoke
+POST   /exact/token_age {"seconds"}        the tokens look as if they had been given so long before
 POST   /exact/late_commit; POST /exact/rowversion {"counter"} or {"skip"}; POST /exact/division_move
 GET    /exact/limits, POST /exact/limits {"day_used", "minute_used", "unblock": true}
 GET    /exact/divisions, POST /exact/divisions {"division": n, "description", "orders", "customers", "items", "months"}
@@ -545,6 +546,15 @@ class Control:
         self.service.oauth.revoke()
         return {"ok": True}
 
+    def token_age(self, request, match):
+        """Only the tokens grow older; the clock stays."""
+        seconds = float(request.json()["seconds"])
+        oauth = self.service.oauth
+        oauth.refresh_issued -= seconds
+        oauth.refresh_used -= seconds
+        oauth.access = {token: end - seconds for token, end in oauth.access.items()}
+        return oauth.describe()
+
     def division_move(self, request, match):
         counter = self.store.renumber()
         for row in self.store["Divisions"].rows.values():
@@ -641,6 +651,7 @@ def routes(world):
         ("DELETE", r"/exact/entities/([A-Za-z]+)/([0-9a-fA-F-]{36})"): control.delete_entity,
         ("POST", r"/exact/consent"): control.consent,
         ("POST", r"/exact/revoke"): control.revoke,
+        ("POST", r"/exact/token_age"): control.token_age,
         ("POST", r"/exact/division_move"): control.division_move,
         ("POST", r"/exact/late_commit"): control.late_commit,
         ("POST", r"/exact/rowversion"): control.rowversion,

@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
     def dispatch(self, request):
         service = self.service
         fault = None
-        if self.world.faults:
+        if self.world.faults or self.world.storm is not None:
             fault = self.world.find_fault(service.name, request.method, request.target)
         self.request = request
         service.open_requests.add(request)
@@ -403,7 +403,7 @@ class Connection(asyncio.Protocol):
         """Acts out one fault; see the README for the actions."""
         action = fault.action
         response = None
-        note = "fault %d" % fault.id
+        note = "fault %s" % fault.id
         logged = False
         try:
             if action.get("delay_ms"):

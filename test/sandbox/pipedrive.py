@@ -684,9 +684,13 @@ class PipedriveService(LineHandlers, FieldHandlers, SearchHandlers, Service):
             loser.lines = {}
             self.store.recompute(winner)
         self.store.delete(kind, loser)
+        # What the one that stays has not filled in, it takes over; also who belongs to an organization it got.
+        for name in SIMPLE[kind] + ("address",):
+            if winner.data.get(name) is None and loser.data.get(name) is not None and name not in ("stage_id", "pipeline_id"):
+                winner.data[name] = loser.data[name]
         for code, value in loser.custom.items():
             if code not in winner.custom:
-                self.store.set_custom(kind, winner, code, value)
+                self.store.set_custom(kind, winner, code, value, self.blame)
         winner.data["update_time"] = self.store.now()
         self.hooks.deleted(kind, loser, before, merged_to_id=str(winner.id))
         self.hooks.fire(kind, winner, "change", dict(winner.data), dict(winner.custom), merged_from_id=str(number))

@@ -25,6 +25,7 @@ def define_switches(world):
     define("zero_quantity", "accept", "line quantity 0: accept or refuse (400)")
     define("shuffle_bulk", False, "the answer of a bulk add is not in the order of the request")
     define("bulk_partial", 0, "bulk add: this many lines are stored, then 500; 0 = all or nothing")
+    define("bulk_delete_partial", 0, "bulk delete: at most this many lines go, and only they are named in the answer; 0 = all")
     define("lines_limit", 0, "most lines a deal may have; 0 = no limit")
     define("discount_needs_lines", False, "a deal discount on a deal without lines is refused (400)")
 
@@ -207,6 +208,8 @@ class LineHandlers:
         gone = [item for item in dict.fromkeys(ids) if item in deal.lines]
         if ids and not gone:
             return not_found()
+        if self.world.switches["bulk_delete_partial"]:
+            gone = gone[:self.world.switches["bulk_delete_partial"]]
         for item in gone:
             del deal.lines[item]
         if gone:

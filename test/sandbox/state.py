@@ -93,6 +93,7 @@ class World:
         self.calls = []
         self.violations = []
         self.faults = []
+        self.storm = None       # faults by chance (storm.py)
         self.exact = None
         self.pipedrive = None
         self._next_fault = 1
@@ -198,7 +199,7 @@ class World:
         for fault in self.faults:
             if fault.matches(side, method, target):
                 return fault
-        return None
+        return self.storm.draw(side, method, target) if self.storm is not None and self.storm.percent else None
 
     # --- background work (webhooks, delays) ---------------------------------
 

@@ -380,6 +380,16 @@ class TestLines(Case):
         rows = self.ok("POST", path + "/bulk", {"data": [self.line(product, n, 1) for n in range(20)]}, 201)
         self.assertNotEqual([row["item_price"] for row in rows], list(range(20)))
 
+    def test_partial_bulk_delete(self):
+        product, deal = self.product(), self.deal()
+        path = "/api/v2/deals/%d/products" % deal
+        rows = self.ok("POST", path + "/bulk", {"data": [self.line(product, n, 1) for n in range(5)]}, 201)
+        numbers = [row["id"] for row in rows]
+        self.box.switch(bulk_delete_partial=3)
+        gone = self.ok("DELETE", path + "?ids=" + ",".join(map(str, numbers)))
+        self.assertEqual(numbers[:3], gone["ids"])
+        self.assertEqual(numbers[3:], [row["id"] for row in self.ok("GET", path)])
+
 
 class TestOthers(Case):
     def test_archived(self):

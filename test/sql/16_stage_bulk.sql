@@ -9,7 +9,8 @@ CREATE FUNCTION t.bulk(p_header jsonb, p_lines jsonb) RETURNS jsonb LANGUAGE sql
 CREATE FUNCTION t.results(VARIADIC p jsonb[]) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$ SELECT jsonb_build_object('results', to_jsonb(p)) $$;
 CREATE VIEW t.orders AS SELECT order_number, description, timestamp, lines_deferred, (SELECT count(*) FROM exact_sales_order_lines l WHERE l.order_id = o.id) AS lines FROM exact_sales_orders o ORDER BY order_number;
 
-UPDATE divisions SET imported_at = NULL;
+-- As after the first page of an import.
+UPDATE divisions SET imported_at = NULL, stage_since = send_since;
 
 -- Lines come with their order, in either shape, or not at all.
 SELECT t.body('bulk_orders', t.page(ARRAY[

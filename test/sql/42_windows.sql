@@ -35,7 +35,7 @@ SELECT state, since, detail FROM t.status WHERE part = 'customers';
 -- The consent: gone, or about to.
 UPDATE exact_consent SET issued_at = clock_timestamp() - interval '25 days';
 SELECT state, detail FROM t.status WHERE part = 'exact consent';
-SELECT _token_failed('auth_required', 'invalid_grant');
+SELECT _token_failed('auth_required', 'invalid_grant', 'consent');
 SELECT state, detail FROM t.status WHERE part = 'exact consent';
 -- A copy sends nothing, and says so.
 UPDATE instance SET identity = identity || '{"database": "other"}';

@@ -94,6 +94,11 @@ tells it apart); see also C<wait_activity>.
 Polls until the query returns $expected (default 't'); true when it did in time
 (default 60 s).  Says with diag() what it saw otherwise.
 
+=item $t->crash
+
+Kills the postmaster with SIGKILL and starts a new one as soon as the other
+processes have noticed.
+
 =item $t->log_position; $t->log_since($position)
 
 Where the server log is now, and what was written to it since.
@@ -327,6 +332,26 @@ sub done
 		qr/was terminated by signal|PANIC|TRAP:/, 'no server process crashed');
 	stop_sandbox($self->{sandbox_run});
 	done_testing();
+	return;
+}
+
+# The postmaster dies, and nobody tells the others: they notice by themselves, and
+# only then may a new server begin.
+sub crash
+{
+	my ($self) = @_;
+	my $node = $self->{node};
+	my $until = time + 60;
+	$node->kill9;
+	# what the old ones say on their way out was wanted
+	$node->rotate_logfile;
+	until ($node->start(fail_ok => 1))
+	{
+		die 'processes of a server that is gone stay for a minute' if time > $until;
+		# what it found was the file of the dead one
+		$node->{_pid} = undef;
+		usleep(100_000);
+	}
 	return;
 }
 

@@ -50,6 +50,10 @@ static const Case cases[] = {
 	{"a create with a fraction as id", "POST", DEALS, 201, "{\"data\":{\"id\":1.5}}", EPDS_OUTCOME_UNKNOWN},
 	{"a create with an id beyond a double", "POST", DEALS, 201, "{\"data\":{\"id\":9007199254740993}}", EPDS_OUTCOME_UNKNOWN},
 	{"a create with a negative id", "POST", DEALS, 201, "{\"data\":{\"id\":-1}}", EPDS_OUTCOME_UNKNOWN},
+	{"an update done without a word", "PATCH", DEAL, 204, "", EPDS_OUTCOME_OK},
+	{"a delete done without a word", "DELETE", DEAL, 204, "", EPDS_OUTCOME_OK},
+	{"a create done without a word", "POST", DEALS, 204, "", EPDS_OUTCOME_UNKNOWN},
+	{"a look answered without a word", "GET", DEALS, 204, "", EPDS_OUTCOME_RETRY},
 	{"an update answered by HTML", "PATCH", DEAL, 200, "<html>", EPDS_OUTCOME_RETRY},
 	{"a refusal with status 200", "POST", DEALS, 200, "{\"success\":false,\"error\":\"no\"}", EPDS_OUTCOME_PERMANENT},
 
@@ -59,10 +63,12 @@ static const Case cases[] = {
 	{"the block page", "POST", DEALS, 403, "<!DOCTYPE html>", EPDS_OUTCOME_BLOCKED},
 	{"a 403 with nothing", "POST", DEALS, 403, "", EPDS_OUTCOME_BLOCKED},
 	{"a full plan", "POST", DEALS, 403, "{\"success\":false,\"error\":\"Couldn't add the deal. Limit reached.\",\"code\":\"feature_capping_deals_limit\"}", EPDS_OUTCOME_CAPACITY},
-	{"no permission", "POST", DEALS, 403, "{\"success\":false,\"error\":\"Scope and URL mismatch\"}", EPDS_OUTCOME_PERMANENT},
+	{"no permission for this record", "PATCH", DEAL, 403, "{\"success\":false,\"error\":\"You do not have permission to edit this deal\"}", EPDS_OUTCOME_PERMANENT},
+	{"a token that may not do this at all", "POST", DEALS, 403, "{\"success\":false,\"error\":\"Scope and URL mismatch\"}", EPDS_OUTCOME_AUTH},
 	{"a record that is gone", "PATCH", DEAL, 404, "{\"success\":false,\"error\":\"Entity was not found\"}", EPDS_OUTCOME_GONE},
 	{"a record that was purged", "PATCH", DEAL, 410, "{\"success\":false}", EPDS_OUTCOME_GONE},
-	{"a wrong path", "PATCH", DEAL, 404, "<html>", EPDS_OUTCOME_PERMANENT},
+	{"the web application instead of a record", "PATCH", DEAL, 404, "<html>", EPDS_OUTCOME_RETRY},
+	{"the web application instead of the service", "POST", DEALS, 404, "<html>", EPDS_OUTCOME_RETRY},
 	{"a path of no record", "POST", DEALS, 404, "{\"success\":false}", EPDS_OUTCOME_PERMANENT},
 	{"a wrong method", "PATCH", DEAL, 405, "{}", EPDS_OUTCOME_PERMANENT},
 	{"a redirect", "POST", DEALS, 302, "", EPDS_OUTCOME_AUTH},
@@ -71,6 +77,10 @@ static const Case cases[] = {
 	{"a create the gateway gave up", "POST", DEALS, 504, "<html>", EPDS_OUTCOME_UNKNOWN},
 	{"a create that took too long", "POST", DEALS, 408, "{}", EPDS_OUTCOME_UNKNOWN},
 	{"an update during maintenance", "PATCH", DEAL, 503, "<html>", EPDS_OUTCOME_RETRY},
+	{"an update during maintenance of a minute", "PATCH", DEAL, 503, "{}", EPDS_OUTCOME_RETRY, "{\"retry-after\":\"60\"}", 60000},
+	{"a create during maintenance of a minute", "POST", DEALS, 503, "{}", EPDS_OUTCOME_UNKNOWN, "{\"retry-after\":\"60\"}", 60000},
+	{"maintenance that wants a year", "PATCH", DEAL, 503, "{}", EPDS_OUTCOME_RETRY, "{\"retry-after\":\"31536000\"}", 3600000},
+	{"maintenance of nobody knows how long", "PATCH", DEAL, 503, "{}", EPDS_OUTCOME_RETRY, "{\"retry-after\":\"soon\"}", -1},
 	{"a delete the server failed at", "DELETE", DEAL, 500, "{}", EPDS_OUTCOME_RETRY},
 	{"a look the server failed at", "GET", DEALS, 502, "", EPDS_OUTCOME_RETRY},
 
@@ -189,6 +199,15 @@ test_ids(void)
 	classify(&c);
 	is_int(verdict.outcome, EPDS_OUTCOME_UNKNOWN,
 		   "one unreadable id makes the whole unknown");
+
+	c.body = "{\"data\":[{\"id\":1,\"product_id\":11,\"quantity\":2,\"item_price\":0.5}]}";
+	classify(&c);
+	ok(verdict.nvalued == 1 && verdict.quantities[0] == 2 &&
+	   verdict.prices[0] == 0.5, "quantity and price of a line");
+	c.body = "{\"data\":[{\"id\":1,\"product_id\":11,\"quantity\":1e400,\"item_price\":1}]}";
+	classify(&c);
+	ok(verdict.outcome == EPDS_OUTCOME_OK && verdict.nproducts == 1 &&
+	   verdict.nvalued == 0, "a number beyond all numbers is not told");
 }
 
 /* More records than there is room for must not be written behind the room. */
