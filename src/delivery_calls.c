@@ -320,6 +320,7 @@ delivery_learn(Delivery *d, const PipedriveVerdict *verdict,
 	bool		failed = verdict->outcome == EPDS_OUTCOME_RETRY ||
 		verdict->outcome == EPDS_OUTCOME_UNKNOWN;
 
+	epds_count_call(EPDS_SIDE_PIPEDRIVE, answer->total_ms);
 	epds_pace_seen(&d->pace, sent_ms, verdict->limits.burst_limit,
 				   verdict->limits.daily_limit,
 				   verdict->limits.daily_remaining);

@@ -30,6 +30,7 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "counters.h"
 #include "exact_internal.h"
 #include "exact_write.h"
 #include "json_scan.h"
@@ -298,6 +299,7 @@ settle(int division, const char *feed, const char *path_or_url,
 {
 	const char *args[9];
 
+	epds_count_call(EPDS_SIDE_EXACT, answer->total_ms);
 	args[0] = psprintf("%d", division);
 	args[1] = feed;
 	args[2] = epds_redact(path_of(path_or_url));
