@@ -21,6 +21,7 @@
 
 #include "utils/memutils.h"
 
+#include "counters.h"
 #include "delivery.h"
 #include "tx.h"
 
