@@ -107,10 +107,10 @@ ok($t->deal($new->{OrderNumber}), '... it is a deal');
 agrees($t, '... every order is a deal');
 
 is($http->post("$url/pipedrive/webhook", { content => '{"meta":{}}' })->{status}, '503', 'Pipedrive without a password set');
-$t->sql(q{SELECT exact_pd_sync.store_secret('pipedrive_webhook_password', 'a word for pipedrive')});
+$t->sql(q{SELECT exact_pd_sync.store_secret('pipedrive_webhook_password', 'aWordForPipedrive')});
 my $login = HTTP::Tiny->new;
 is($http->post("$url/pipedrive/webhook", { content => '{"meta":{}}' })->{status}, '401', 'Pipedrive without a login');
-(my $with = $url) =~ s,//,//exact_pd_sync:a%20word%20for%20pipedrive@,;
+(my $with = $url) =~ s,//,//exact_pd_sync:aWordForPipedrive@,;
 my $event = '{"meta":{"id":"e-1","entity":"deal","entity_id":"7","action":"change","change_source":"app","user_id":"1","timestamp":"2026-01-01T00:00:00Z"},"data":{"id":7,"title":"new","value":3},"previous":{"title":"old"}}';
 is($http->post("$with/pipedrive/webhook", { content => $event })->{status}, '200', 'Pipedrive with it');
 is($http->post("$with/pipedrive/webhook", { content => $event })->{status}, '200', '... twice');
