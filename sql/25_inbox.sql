@@ -84,9 +84,11 @@ CREATE FUNCTION _pipedrive_note(p_text text) RETURNS jsonb
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
 DECLARE
-    v       jsonb := p_text::jsonb;
-    v_meta  jsonb := v->'meta';
+    v       jsonb;
+    v_meta  jsonb;
 BEGIN
+    v := p_text::jsonb;
+    v_meta := v->'meta';
     RETURN jsonb_build_object(
         'digest', coalesce(v_meta->>'id', encode(sha256(convert_to(p_text, 'UTF8')), 'hex')),
         'topic', coalesce(v_meta->>'entity', v_meta->>'object', 'unknown'), 'action', v_meta->>'action',
