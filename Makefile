@@ -103,6 +103,7 @@ SQL_PIECES = \
 	sql/61_drift.sql \
 	sql/62_reconcile.sql \
 	sql/63_reconcile_end.sql \
+	sql/64_verify_links.sql \
 	sql/65_setup.sql \
 	sql/70_operator.sql \
 	sql/75_verify.sql \

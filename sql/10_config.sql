@@ -243,20 +243,22 @@ CREATE TABLE instance (
     only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     identity      jsonb NOT NULL,
     confirmed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    confirmed_by  text NOT NULL DEFAULT session_user
+    confirmed_by  text NOT NULL DEFAULT session_user,
+    stale_since   timestamptz
 );
 COMMENT ON TABLE instance IS 'Which database this is. A copy, a restore or a promotion has another identity, and then nothing goes out until confirm_instance(). Not part of a dump.';
 COMMENT ON COLUMN instance.only_row IS 'There is one row.';
 COMMENT ON COLUMN instance.identity IS 'System identifier, WAL timeline, database OID and name, inode of global/pg_control.';
 COMMENT ON COLUMN instance.confirmed_at IS 'When a person (or the installation) said that this is the one.';
 COMMENT ON COLUMN instance.confirmed_by IS 'Who.';
+COMMENT ON COLUMN instance.stale_since IS 'Staging is of the past of a restored database until orders, customers and products have been read from Exact since then: what was sent in between must not be taken back. NULL: it is not.';
 
 CREATE FUNCTION instance_identity() RETURNS text
     LANGUAGE c VOLATILE PARALLEL UNSAFE
     AS 'MODULE_PATHNAME', 'epds_instance_identity';
 COMMENT ON FUNCTION instance_identity() IS 'The identity of the running database as JSON: system identifier, timeline, database OID and name, inode of global/pg_control.';
 
-CREATE FUNCTION _instance_ok() RETURNS boolean
+CREATE FUNCTION _instance_difference() RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
@@ -265,19 +267,32 @@ DECLARE
     v_then  jsonb;
 BEGIN
     SELECT identity INTO v_then FROM instance;
-    IF v_then IS NULL THEN
-        -- Without a secret nothing can go out: not connected yet, which says so itself.
-        RETURN NOT EXISTS (SELECT FROM credentials);
-    END IF;
     IF v_then = v_now THEN
-        RETURN true;
-    END IF;
+        RETURN NULL;
+    ELSIF v_then IS NULL THEN
+        -- A dump brings links and positions, but no identity.  A new installation has none of these.
+        RETURN CASE WHEN EXISTS (SELECT FROM credentials) OR EXISTS (SELECT FROM links) OR EXISTS (SELECT FROM feed_positions)
+                    THEN 'it came out of a dump' END;
     -- A fail-over raises the timeline, on another file system; an installation may wave that through.
-    RETURN (v_then - 'timeline' - 'control_inode') = (v_now - 'timeline' - 'control_inode')
-       AND (v_now->>'timeline')::bigint > (v_then->>'timeline')::bigint
-       AND coalesce(current_setting('exact_pd_sync.resume_after_promotion', true), 'off')::boolean;
+    ELSIF (v_then - 'timeline' - 'control_inode') = (v_now - 'timeline' - 'control_inode')
+          AND (v_now->>'timeline')::bigint > (v_then->>'timeline')::bigint
+          AND coalesce(current_setting('exact_pd_sync.resume_after_promotion', true), 'off')::boolean THEN
+        RETURN NULL;
+    END IF;
+    RETURN CASE WHEN v_then->'system_identifier' IS DISTINCT FROM v_now->'system_identifier' THEN 'it is in another cluster'
+                WHEN v_then->'database_oid' IS DISTINCT FROM v_now->'database_oid' THEN format('it is a copy of database "%s"', v_then->>'database_name')
+                WHEN v_then->'database_name' IS DISTINCT FROM v_now->'database_name' THEN format('it was renamed from "%s"', v_then->>'database_name')
+                WHEN v_then->'timeline' IS DISTINCT FROM v_now->'timeline' THEN format('timeline %s instead of %s: a standby was promoted or a backup recovered', v_now->>'timeline', v_then->>'timeline')
+                ELSE 'its files were copied' END;
 END
 $$;
+COMMENT ON FUNCTION _instance_difference() IS 'What tells this database from the one that a person confirmed, in words; NULL when it is that one. A promotion is no difference while exact_pd_sync.resume_after_promotion is on.';
+
+CREATE FUNCTION _instance_ok() RETURNS boolean
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ SELECT _instance_difference() IS NULL $$;
+COMMENT ON FUNCTION _instance_ok() IS 'Is this the database that a person confirmed? False stops all outbound traffic.';
 
 CREATE FUNCTION _note_promotion() RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -286,14 +301,12 @@ CREATE FUNCTION _note_promotion() RETURNS void
 BEGIN
     IF EXISTS (SELECT FROM instance i WHERE i.identity <> instance_identity()::jsonb) AND _instance_ok() THEN
         UPDATE instance SET identity = instance_identity()::jsonb, confirmed_at = clock_timestamp(), confirmed_by = 'resume_after_promotion';
-        -- The last seconds before the promotion may be lost: what was made then is looked for before the next create.
-        DELETE FROM looks;
-        INSERT INTO job_signals (kind, reason) VALUES ('compare', 'promotion');
+        -- The last seconds before the promotion may be lost.
+        PERFORM _ask_verification('promotion');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION _note_promotion() IS 'After a fail-over that exact_pd_sync.resume_after_promotion waves through: notes the new identity and has everything compared and looked up again.';
-COMMENT ON FUNCTION _instance_ok() IS 'Is this the database that a person confirmed? False stops all outbound traffic.';
+COMMENT ON FUNCTION _note_promotion() IS 'After a fail-over that exact_pd_sync.resume_after_promotion waves through: notes the new identity and has everything compared with Pipedrive before anything is sent.';
 
 CREATE TABLE credentials (
     name        text PRIMARY KEY,

@@ -73,7 +73,9 @@ SELECT * FROM (VALUES
     ('bulk_orders_past', 'bulk', 'bulk/SalesOrder/SalesOrders', 'sales_orders', NULL, NULL, false, 'history', 31, NULL),
     ('hinted_orders', 'keys', 'bulk/SalesOrder/SalesOrders', 'sales_orders', NULL, NULL, false, 'hints', 35, NULL),
     ('deferred_lines', 'keys', 'bulk/SalesOrder/SalesOrderLines', 'sales_order_lines',
-     'ID,OrderID,OrderNumber,LineNumber,Item,ItemCode,ItemDescription,Description,Notes,Quantity,UnitCode,UnitPrice,NetPrice,Discount,AmountFC,VATPercentage,VATAmount,DeliveryDate', NULL, false, 'history', 32, NULL)
+     'ID,OrderID,OrderNumber,LineNumber,Item,ItemCode,ItemDescription,Description,Notes,Quantity,UnitCode,UnitPrice,NetPrice,Discount,AmountFC,VATPercentage,VATAmount,DeliveryDate', NULL, false, 'history', 32, NULL),
+    ('order_keys', 'bulk', 'bulk/SalesOrder/SalesOrders', 'order_keys', 'OrderID,OrderNumber,Status,DeliveryStatus,InvoiceStatus', NULL, false, 'reconcile', 10, NULL),
+    ('bulk_missing', 'keys', 'bulk/SalesOrder/SalesOrders', 'sales_orders', NULL, NULL, false, 'reconcile', 20, NULL)
   ) AS f(feed, mode, path, entity, fields, optional_fields, optional, poll_group, ordinal, argument);
 COMMENT ON VIEW feed_definitions IS 'What is read from Exact: sync = by rowversion, whole = all of a small list, bulk = history, keys = single records by $filter, function = where to start (exact-online 4).';
 
@@ -131,6 +133,17 @@ COMMENT ON COLUMN stale_headers.division IS 'Exact division.';
 COMMENT ON COLUMN stale_headers.order_id IS 'OrderID.';
 SELECT pg_catalog.pg_extension_config_dump('stale_headers', '');
 
+CREATE TABLE unresolved_orders (
+    division  integer NOT NULL,
+    order_id  uuid NOT NULL,
+    read_at   timestamptz,
+    PRIMARY KEY (division, order_id)
+);
+COMMENT ON TABLE unresolved_orders IS 'Orders that Exact has and staging had not, as reconcile() found them; it reads them singly. Empty when none is under way.';
+COMMENT ON COLUMN unresolved_orders.division IS 'Exact division.';
+COMMENT ON COLUMN unresolved_orders.order_id IS 'OrderID.';
+COMMENT ON COLUMN unresolved_orders.read_at IS 'When it was read.';
+
 CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uuid
     LANGUAGE sql STABLE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -157,6 +170,10 @@ CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uui
       WHERE p_feed = 'hinted_orders' AND w.division = p_division AND w.state = 'waiting' AND w.looks = 2
         AND (w.action = 'Delete' OR NOT EXISTS (SELECT FROM exact_sales_orders o WHERE o.division = w.division AND o.id = w.key::uuid))
       ORDER BY 1 LIMIT 40)
+    UNION ALL
+    (SELECT u.order_id FROM unresolved_orders u
+      WHERE p_feed = 'bulk_missing' AND u.division = p_division AND u.read_at IS NULL
+      ORDER BY u.order_id LIMIT 40)
     $$;
 COMMENT ON FUNCTION _missing_keys(integer, text) IS 'The next keys that must be read singly, at most 40 (the URL may have 6000 characters, exact-online 2.5).';
 
@@ -214,13 +231,16 @@ BEGIN
             RETURN v_pos.next_url;
         END IF;
         UPDATE feed_positions SET run_id = p_run, next_url = NULL WHERE division = p_division AND feed = p_feed;
-        SELECT CASE p_feed WHEN 'bulk_orders' THEN d.send_since ELSE d.stage_since END,
-               CASE p_feed WHEN 'bulk_orders' THEN NULL ELSE d.send_since END
+        SELECT CASE p_feed WHEN 'bulk_orders_past' THEN d.stage_since ELSE d.send_since END,
+               CASE p_feed WHEN 'bulk_orders_past' THEN d.send_since END
           INTO v_since, v_until
           FROM (SELECT coalesce(x.send_since, (today(x.division) - interval '12 months')::date) AS send_since, x.stage_since
                   FROM divisions x WHERE x.division = p_division) d;
         IF v_since IS NULL OR v_since >= v_until THEN
             RETURN NULL;
+        END IF;
+        IF p_feed = 'order_keys' THEN
+            RETURN v_base || _odata_query(format('$filter=OrderDate ge datetime''%s''&', to_char(v_since, 'YYYY-MM-DD')) || v_fields);
         END IF;
         SELECT '$select=' || fields INTO v_fields FROM feed_definitions WHERE feed = 'bulk_orders';
         RETURN v_base || _odata_query(format('$filter=OrderDate ge datetime''%s''', to_char(v_since, 'YYYY-MM-DD'))
@@ -231,7 +251,7 @@ BEGIN
         IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
             RETURN v_pos.next_url;
         END IF;
-        SELECT string_agg(format('%s eq guid''%s''', CASE WHEN p_feed IN ('deferred_lines', 'stale_headers', 'hinted_orders') THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
+        SELECT string_agg(format('%s eq guid''%s''', CASE WHEN p_feed IN ('deferred_lines', 'stale_headers', 'hinted_orders', 'bulk_missing') THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
           INTO v_keys, v_pos.asked_keys FROM _missing_keys(p_division, p_feed) k;
         IF v_keys IS NULL THEN
             UPDATE feed_positions SET run_id = p_run, drained_run = p_run, last_success = clock_timestamp()
@@ -239,7 +259,7 @@ BEGIN
             RETURN NULL;
         END IF;
         UPDATE feed_positions SET run_id = p_run, next_url = NULL, asked_keys = v_pos.asked_keys WHERE division = p_division AND feed = p_feed;
-        IF p_feed = 'hinted_orders' THEN
+        IF p_feed IN ('hinted_orders', 'bulk_missing') THEN
             SELECT '$expand=SalesOrderLines&$select=' || fields INTO v_fields FROM feed_definitions WHERE feed = 'bulk_orders';
         END IF;
         RETURN v_base || _odata_query('$filter=' || v_keys || '&' || v_fields);
@@ -408,6 +428,21 @@ BEGIN
                                  round(r."AmountFCExclVat", 6), round(r."AmountDiscountExclVat", 6), round(r."Discount", 6));
         GET DIAGNOSTICS taken = ROW_COUNT;
         changed := taken;
+    WHEN 'order_keys' THEN
+        -- What staging does not have is read whole, what stands otherwise there is read again.
+        INSERT INTO unresolved_orders (division, order_id)
+        SELECT p_division, r."OrderID" FROM jsonb_to_recordset(p_rows) AS r("OrderID" uuid)
+         WHERE NOT EXISTS (SELECT FROM exact_sales_orders o WHERE o.division = p_division AND o.id = r."OrderID")
+        ON CONFLICT DO NOTHING;
+        INSERT INTO stale_headers (division, order_id)
+        SELECT p_division, o.id
+          FROM jsonb_to_recordset(p_rows) AS r("OrderID" uuid, "Status" integer, "DeliveryStatus" integer, "InvoiceStatus" integer)
+          JOIN exact_sales_orders o ON o.division = p_division AND o.id = r."OrderID" AND o.deleted_at IS NULL
+         WHERE (o.status, o.delivery_status, o.invoice_status) IS DISTINCT FROM (r."Status", r."DeliveryStatus", r."InvoiceStatus")
+         ORDER BY o.id
+        ON CONFLICT DO NOTHING;
+        taken := 0;
+        changed := 0;
     WHEN 'sales_order_lines' THEN
         SELECT s.taken, s.changed, s.items, s.orders INTO taken, changed, v_items, v_orders FROM _stage_sales_order_lines(p_division, ARRAY[p_rows]) s;
         PERFORM _items_named(p_division, v_items);
@@ -537,6 +572,8 @@ BEGIN
         ON CONFLICT DO NOTHING;
         DELETE FROM unresolved_items u USING exact_items i
          WHERE u.division = p_division AND i.division = u.division AND i.id = u.item;
+    ELSIF p_feed = 'bulk_missing' THEN
+        UPDATE unresolved_orders u SET read_at = clock_timestamp() WHERE u.division = p_division AND u.order_id = ANY (v_asked);
     ELSIF p_feed = 'stale_headers' THEN
         DELETE FROM stale_headers h WHERE h.division = p_division AND h.order_id = ANY (v_asked);
     ELSIF p_feed = 'hinted_orders' THEN

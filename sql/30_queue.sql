@@ -234,14 +234,15 @@ CREATE TABLE looks (
     adopted     integer NOT NULL DEFAULT 0,
     failures    integer NOT NULL DEFAULT 0,
     last_error  text,
-    not_before  timestamptz
+    not_before  timestamptz,
+    differ      integer NOT NULL DEFAULT 0
 );
-COMMENT ON TABLE looks IS 'Lists read from Pipedrive to find what is already there: the scan before the first create, the short list after a server start, unknown outcomes, lines to read back.';
+COMMENT ON TABLE looks IS 'Lists read from Pipedrive to find what is already there: the scan before the first create, the short list after a server start, what all links are verified against after a restore, unknown outcomes, lines to read back.';
 COMMENT ON COLUMN looks.id IS 'Number.';
 COMMENT ON COLUMN looks.what IS 'Which list.';
-COMMENT ON COLUMN looks.reason IS 'scan, start, unknown or readback.';
-COMMENT ON COLUMN looks.since IS 'Only what changed since; NULL = all.';
-COMMENT ON COLUMN looks.deal_ids IS 'Deals whose lines are read.';
+COMMENT ON COLUMN looks.reason IS 'scan, start, verify, unknown or readback.';
+COMMENT ON COLUMN looks.since IS 'Only what changed since; NULL = all. For verify, which reads all: lines of deals that changed since are read back.';
+COMMENT ON COLUMN looks.deal_ids IS 'Deals whose lines are read; for verify, the records that the lists did not show and that are asked for by id.';
 COMMENT ON COLUMN looks.cursor IS 'Next page.';
 COMMENT ON COLUMN looks.started_at IS 'Start.';
 COMMENT ON COLUMN looks.done_at IS 'End; NULL while under way.';
@@ -250,8 +251,24 @@ COMMENT ON COLUMN looks.adopted IS 'Records adopted.';
 COMMENT ON COLUMN looks.failures IS 'Failed tries in a row.';
 COMMENT ON COLUMN looks.last_error IS 'Last failure.';
 COMMENT ON COLUMN looks.not_before IS 'Not begun before: a record that was just made may be missing in lists for a moment (setting list_lag).';
+COMMENT ON COLUMN looks.differ IS 'Records that differed from what we thought Pipedrive had.';
 CREATE INDEX looks_open ON looks (id) WHERE done_at IS NULL;
 CREATE INDEX looks_done ON looks (what, done_at);
+
+CREATE TABLE unclaimed_records (
+    kind          text NOT NULL,
+    exact_id      uuid NOT NULL,
+    pipedrive_id  bigint NOT NULL,
+    record        jsonb NOT NULL,
+    seen_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (kind, exact_id)
+);
+COMMENT ON TABLE unclaimed_records IS 'Records at Pipedrive that carry an Exact-ID of ours which is not staged (yet): made from what a restored database has forgotten, or from orders that were not imported. They are adopted when their Exact record is staged, in place of a create.';
+COMMENT ON COLUMN unclaimed_records.kind IS 'organization, product or deal.';
+COMMENT ON COLUMN unclaimed_records.exact_id IS 'The Exact-ID it carries.';
+COMMENT ON COLUMN unclaimed_records.pipedrive_id IS 'Id at Pipedrive.';
+COMMENT ON COLUMN unclaimed_records.record IS 'What was seen of it.';
+COMMENT ON COLUMN unclaimed_records.seen_at IS 'When it was seen in a list.';
 
 CREATE TABLE remote_lines (
     look_id       bigint NOT NULL REFERENCES looks ON DELETE CASCADE,

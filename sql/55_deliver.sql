@@ -155,7 +155,8 @@ BEGIN
      WHERE j.state IN ('sending', 'unknown') OR (j.state = 'waiting' AND j.next_attempt_at = 'infinity');
     GET DIAGNOSTICS v_again = ROW_COUNT;
     UPDATE budgets SET booked = 0 WHERE side = 'pipedrive' AND booked <> 0;
-    DELETE FROM looks WHERE done_at IS NULL;
+    -- What links are verified against after a restore goes on where it was.
+    DELETE FROM looks WHERE done_at IS NULL AND reason <> 'verify';
     PERFORM _ask_looks();
     IF v_unknown > 0 THEN
         RETURN format('%s announced calls of a former run have no booked answer and are looked up first; %s jobs go on', v_unknown, v_again);
@@ -178,6 +179,8 @@ BEGIN
     ELSIF NOT _instance_ok() THEN
         reason := 'this database is a copy, restored or promoted';
     ELSE
+        PERFORM _note_promotion();
+        PERFORM _note_fresh_staging();
         SELECT * INTO v FROM _pipedrive_account();
         IF NOT v.ready THEN
             reason := 'not set up';
@@ -327,9 +330,9 @@ BEGIN
        SET lane = least(j.lane, excluded.lane),
            priority = CASE WHEN excluded.lane < j.lane THEN excluded.priority WHEN excluded.lane = j.lane THEN least(j.priority, excluded.priority) ELSE j.priority END,
            dirty = j.dirty OR j.state IN ('sending', 'unknown') OR coalesce(j.next_attempt_at = 'infinity', false),
-           -- New content is a new chance, but for what a person deleted at Pipedrive: that waits for replay().  What
-           -- waits for a limit or after a failure keeps waiting.
-           state = CASE WHEN j.state = 'dead' AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.gone_at IS NOT NULL) THEN 'dead'
+           -- New content is a new chance, but for what a person deleted or archived at Pipedrive: that waits for replay(),
+           -- or for reconcile() to see it there again.  What waits for a limit or after a failure keeps waiting.
+           state = CASE WHEN j.state = 'dead' AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND (l.gone_at IS NOT NULL OR l.archived_at IS NOT NULL)) THEN 'dead'
                         WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
            attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
            updated_at = clock_timestamp();
@@ -421,6 +424,10 @@ BEGIN
                AND (v_signal.argument->>'cause' IS NULL OR (_dead_cause(j.reason)).cause = v_signal.argument->>'cause')
                AND (v_signal.argument->>'by' IS NULL OR j.state = 'dead' AND v_signal.argument->>'by' = ANY (string_to_array((_dead_cause(j.reason)).revived_by, ' ')))
             RETURNING j.kind, j.division, j.exact_id
+        ), unarchived AS (
+            -- Perhaps a person took it out of the archive; if not, the next refusal says so.
+            UPDATE links l SET archived_at = NULL FROM again a
+             WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.archived_at IS NOT NULL
         ), forgotten AS (
             -- What is gone at Pipedrive is made anew.
             DELETE FROM links l USING again a
@@ -524,8 +531,14 @@ CREATE FUNCTION _scan_state(p_kind text) RETURNS text
     AS $$
     SELECT CASE WHEN max(k.done_at) IS NULL THEN 'never' WHEN max(k.done_at) < pg_postmaster_start_time() THEN 'stale' ELSE 'fresh' END
       FROM looks k
-     WHERE k.what = p_kind || 's' AND k.reason IN ('scan', 'start') AND k.done_at IS NOT NULL $$;
+     WHERE k.what = p_kind || 's' AND k.reason IN ('scan', 'start', 'verify') AND k.done_at IS NOT NULL $$;
 COMMENT ON FUNCTION _scan_state(text) IS 'Has what is at Pipedrive been looked through since the server started: never, stale or fresh.';
+
+CREATE FUNCTION _verifying() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$ SELECT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.reason = 'verify') OR EXISTS (SELECT FROM instance i WHERE i.stale_since IS NOT NULL) $$;
+COMMENT ON FUNCTION _verifying() IS 'After a restore: are the links still to be verified against Pipedrive, or is staging to be read again from Exact? Then nothing is sent yet.';
 
 CREATE FUNCTION _lane_limit() RETURNS integer
     LANGUAGE sql VOLATILE
@@ -564,6 +577,10 @@ BEGIN
     -- A turn that finds nothing to do writes nothing, nor waits for the disk.
     v_ids := _due_jobs(1000);
     IF v_ids = '{}' AND _ready_jobs(1, 9) = '{}' THEN
+        RETURN;
+    END IF;
+    -- What the links say is not trusted until they have been verified.
+    IF _verifying() THEN
         RETURN;
     END IF;
     SELECT * INTO v_day FROM _pipedrive_day();
@@ -654,6 +671,18 @@ BEGIN
             DELETE FROM intents n WHERE n.id > v_first AND n.operation = 'need';
         END IF;
 
+        -- What was seen at Pipedrive before its Exact record was staged is there already.
+        IF v_kind <> 'groups' AND EXISTS (SELECT FROM unclaimed_records u WHERE u.kind = v_kind) THEN
+            SELECT array_agg(DISTINCT i.job_id) INTO v_drop
+              FROM intents i CROSS JOIN LATERAL (SELECT FROM unclaimed_records x WHERE x.kind = i.kind AND x.exact_id = i.exact_id OFFSET 0) u
+             WHERE i.id > v_first AND i.kind = v_kind AND i.operation = 'create';
+            IF v_drop IS NOT NULL THEN
+                PERFORM _claim_records(v_kind, v_drop);
+                DELETE FROM intents i WHERE i.job_id = ANY (v_drop) AND i.id > v_first;
+                UPDATE jobs j SET state = 'ready', attempts = j.attempts - 1, lease_until = NULL WHERE j.id = ANY (v_drop);
+            END IF;
+        END IF;
+
         -- Before the first create of a kind, what is there already is looked through.
         IF v_kind <> 'groups' AND EXISTS (SELECT FROM intents i WHERE i.id > v_first AND i.kind = v_kind AND i.operation = 'create') THEN
             v_scan := _scan_state(v_kind);
@@ -740,7 +769,7 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM job_signals s WHERE s.id > coalesce((_floor('signals')).id, 0))
        OR EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= v_now))
-       OR EXISTS (SELECT FROM jobs j WHERE j.id = v_ready[1] AND j.lane <= _lane_limit()) THEN
+       OR NOT _verifying() AND EXISTS (SELECT FROM jobs j WHERE j.id = v_ready[1] AND j.lane <= _lane_limit()) THEN
         RETURN 0;
     END IF;
     RETURN coalesce((SELECT greatest(0, ceil(extract(epoch FROM min(d.t) - v_now) * 1000))::bigint

@@ -285,6 +285,9 @@ BEGIN
          WHERE r.outcome = 'gone' AND r.operation IN ('update', 'line_add', 'discount_add') AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id;
     END IF;
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'permanent') THEN
+        -- Each further change would meet the same refusal, and be paid for.
+        UPDATE links l SET archived_at = v_now FROM unnest(p_results) r
+         WHERE r.outcome = 'permanent' AND r.error ILIKE '%archived%' AND r.kind = 'deal' AND l.kind = r.kind AND l.division = r.division AND l.exact_id = r.exact_id AND l.archived_at IS NULL;
         PERFORM _learn_refusals(p_results);
     END IF;
 
@@ -335,7 +338,7 @@ BEGIN
                                  AND NOT (r.outcome = 'gone' AND r.operation IN ('line_delete', 'discount_delete'))
              ORDER BY r.job_id, r.id
         ), judged AS (
-            SELECT w.*, CASE WHEN w.outcome = 'permanent' AND j.dirty THEN 'ready'
+            SELECT w.*, CASE WHEN w.outcome = 'permanent' AND j.dirty AND coalesce(w.error, '') NOT ILIKE '%archived%' THEN 'ready'
                              WHEN w.outcome = 'permanent' OR w.outcome = 'gone' AND NOT w.part_gone THEN 'dead'
                              WHEN w.outcome = 'unknown' AND EXISTS (SELECT FROM intents i WHERE i.job_id = j.id AND i.state = 'unknown') THEN 'unknown'
                              WHEN w.outcome IN ('retry', 'unknown', 'gone') AND NOT w.down AND j.attempts >= setting('max_attempts')::integer THEN CASE WHEN j.dirty AND w.outcome = 'retry' THEN 'ready' ELSE 'dead' END

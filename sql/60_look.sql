@@ -15,7 +15,10 @@ DECLARE
     v_codes  text;
     v_since  text;
 BEGIN
-    SELECT * INTO v FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= clock_timestamp()) ORDER BY k.id LIMIT 1;
+    SELECT * INTO v FROM looks k WHERE k.done_at IS NULL AND (k.not_before IS NULL OR k.not_before <= clock_timestamp())
+       -- Links are compared while nothing is under way that would change them.
+       AND (k.reason <> 'verify' OR NOT EXISTS (SELECT FROM intents i WHERE i.state = 'announced'))
+     ORDER BY k.id LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -25,20 +28,20 @@ BEGIN
             UNION ALL
             SELECT a.field_code FROM adoption_fields a
              WHERE a.field_code ~ '^[0-9a-f]{40}$' AND a.kind = CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' ELSE 'deal' END) c;
-    v_since := to_char(v.since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"');
+    v_since := to_char(CASE WHEN v.reason <> 'verify' THEN v.since END AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"');
     look_id := v.id;
     tokens := CASE v.what WHEN 'archived_deals' THEN 20 WHEN 'options' THEN 1 ELSE 10 END;
     path := CASE v.what
         WHEN 'organizations' THEN '/api/v2/organizations?limit=500&sort_by=id&custom_fields=' || v_codes
         WHEN 'products' THEN '/api/v2/products?limit=500&sort_by=id&custom_fields=' || v_codes
-        WHEN 'deals' THEN '/api/v2/deals?limit=500&sort_by=id&custom_fields=' || v_codes
-             -- Deals that are known by a field of another integration may stand in any pipeline.
-             || CASE WHEN v.reason = 'scan' AND NOT EXISTS (SELECT FROM adoption_fields a WHERE a.kind = 'deal') THEN '&pipeline_id=' || (SELECT min(s.pipeline_id) FROM pipedrive_stages s) ELSE '' END
-        WHEN 'archived_deals' THEN '/api/v2/deals/archived?limit=500&sort_by=id&custom_fields=' || v_codes
+        -- Of all pipelines: a person may have moved a deal of ours to another one, and it must not be made again.
+        WHEN 'deals' THEN '/api/v2/deals?limit=500&sort_by=id&custom_fields=' || v_codes || CASE WHEN v.reason = 'verify' THEN '&include_fields=products_count' ELSE '' END
+        WHEN 'archived_deals' THEN '/api/v2/deals/archived?limit=500&sort_by=id&custom_fields=' || v_codes || CASE WHEN v.reason = 'verify' THEN '&include_fields=products_count' ELSE '' END
         WHEN 'lines' THEN '/api/v2/deals/products?limit=500&deal_ids=' || array_to_string(v.deal_ids, ',')
         WHEN 'discounts' THEN '/api/v2/deals/' || v.deal_ids[1] || '/discounts'
         WHEN 'options' THEN '/api/v2/productFields/' || (SELECT f.code FROM pipedrive_fields f WHERE f.entity = 'product' AND f.purpose = 'item_group')
         END
+        || CASE WHEN v.deal_ids IS NOT NULL AND v.what IN ('organizations', 'products', 'deals') THEN '&ids=' || array_to_string(v.deal_ids, ',') ELSE '' END
         || CASE WHEN v_since IS NOT NULL AND v.what IN ('organizations', 'products', 'deals') THEN '&updated_since=' || v_since ELSE '' END
         || CASE WHEN v.cursor IS NOT NULL THEN '&cursor=' || _url_component(v.cursor) ELSE '' END;
     RETURN NEXT;
@@ -134,6 +137,20 @@ BEGIN
     ), freed AS (
         UPDATE jobs j SET state = 'ready', reason = NULL WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m) RETURNING 1)
     SELECT count(*) INTO v_adopted FROM told;
+
+    -- Ours, but its Exact record is not staged: not (again) yet after a restore, or never imported.
+    INSERT INTO unclaimed_records AS u (kind, exact_id, pipedrive_id, record)
+    SELECT DISTINCT ON (x.exact_id) p_kind, x.exact_id, x.pipedrive_id, jsonb_build_object('id', x.pipedrive_id, 'won_time', x.record->'won_time') || _remote_sent(p_kind, x.record)
+      FROM (SELECT (r->>'id')::bigint AS pipedrive_id, r AS record,
+                   CASE WHEN r->'custom_fields'->>v_id_code ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$' THEN (r->'custom_fields'->>v_id_code)::uuid END AS exact_id
+              FROM jsonb_array_elements(p_rows) r WHERE NOT coalesce((r->>'is_deleted')::boolean, false)) x
+     WHERE x.exact_id IS NOT NULL
+       AND NOT EXISTS (SELECT FROM links l WHERE l.kind = p_kind AND (l.pipedrive_id = x.pipedrive_id OR l.exact_id = x.exact_id))
+       AND NOT EXISTS (SELECT FROM exact_accounts a WHERE p_kind = 'organization' AND a.id = x.exact_id)
+       AND NOT EXISTS (SELECT FROM exact_items i WHERE p_kind = 'product' AND i.id = x.exact_id)
+       AND NOT EXISTS (SELECT FROM exact_sales_orders o WHERE p_kind = 'deal' AND o.id = x.exact_id)
+     ORDER BY x.exact_id, x.pipedrive_id
+    ON CONFLICT (kind, exact_id) DO UPDATE SET pipedrive_id = excluded.pipedrive_id, record = excluded.record, seen_at = excluded.seen_at;
     RETURN v_adopted;
 END
 $$;
@@ -197,6 +214,9 @@ DECLARE
 BEGIN
     UPDATE looks SET done_at = clock_timestamp(), cursor = NULL WHERE id = p_look RETURNING * INTO v;
     v_kind := CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' WHEN 'options' THEN 'groups' ELSE 'deal' END;
+    IF v.reason = 'verify' AND v_kind <> 'groups' THEN
+        PERFORM _verify_missing(v, v_kind);
+    END IF;
     IF v.what = 'lines' THEN
         -- More lines than we knew of: the call without an answer got somewhere.
         SELECT array_agg(l.exact_id) INTO v_grown FROM links l
@@ -211,7 +231,7 @@ BEGIN
          CROSS JOIN LATERAL (SELECT coalesce(sum(r.line_sum), 0) AS total FROM remote_lines r WHERE r.look_id = p_look AND r.deal_id = l.pipedrive_id) s
          WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (v.deal_ids) AND l.lines_unread AND NOT l.follower
            AND (l.adopted AND l.discount_key IS NULL AND s.total <> 0 AND abs(s.total - (l.sent->>'value')::numeric) >= 0.01
-                -- One that reconcile() saw with another value than its lines and our discount make.
+                -- One that was seen with another value than its lines and our discount make.
                 OR abs(s.total - coalesce(l.discount_sent, 0) - l.seen_value) >= 0.01)
            AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id]);
         DELETE FROM remote_lines WHERE look_id = p_look;
@@ -253,7 +273,8 @@ BEGIN
             OR NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL))
        AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND v_kind = 'deal' AND k.what IN ('deals', 'archived_deals') AND v.what IN ('deals', 'archived_deals'));
     -- Reading lines back is routine and told by the table alone.
-    RETURN CASE WHEN v.reason IN ('scan', 'start', 'unknown') THEN format('looked through %s at Pipedrive (%s): %s seen, %s adopted', v.what, v.reason, v.rows, v.adopted) END;
+    RETURN CASE WHEN v.reason = 'verify' THEN format('verified %s against Pipedrive: %s seen, %s differ from what was known, %s adopted', v.what, v.rows, v.differ, v.adopted)
+                WHEN v.reason IN ('scan', 'start', 'unknown') THEN format('looked through %s at Pipedrive (%s): %s seen, %s adopted', v.what, v.reason, v.rows, v.adopted) END;
 END
 $$;
 COMMENT ON FUNCTION _look_done(bigint) IS 'A list was read to its end: settles what waited for it.';
@@ -267,9 +288,14 @@ DECLARE
     v_page    jsonb;
     v_rows    jsonb;
     v_n       integer := 0;
+    v_differ  integer := 0;
     v_cursor  text;
 BEGIN
     SELECT * INTO v FROM looks WHERE id = p_look FOR UPDATE;
+    IF NOT FOUND THEN
+        -- Asked for before everything was to be verified, or before another field was named.
+        RETURN NULL;
+    END IF;
     INSERT INTO api_calls (side, what, method, path, status, outcome, tokens)
     VALUES ('pipedrive', 'look', 'GET', v.what, nullif(p_status, 0), CASE WHEN p_status BETWEEN 200 AND 299 THEN 'ok' ELSE 'failed' END,
             CASE v.what WHEN 'archived_deals' THEN 20 WHEN 'options' THEN 1 ELSE 10 END);
@@ -293,6 +319,9 @@ BEGIN
         UPDATE looks SET failures = failures + 1, cursor = NULL, not_before = clock_timestamp() + interval '5 minutes', last_error = 'the list names its page as its own next page' WHERE id = p_look;
         DELETE FROM remote_lines WHERE look_id = p_look;
         RETURN format('the list of %s does not end', v.what);
+    END IF;
+    IF v.reason = 'verify' AND v.what <> 'options' THEN
+        v_differ := _compare_page(CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' ELSE 'deal' END, v_rows, v.since, v.started_at);
     END IF;
     CASE v.what
     WHEN 'organizations' THEN v_n := _adopt('organization', v_rows);
@@ -328,7 +357,7 @@ BEGIN
         SELECT o->>'label', (o->>'id')::bigint FROM jsonb_array_elements(v_rows->0->'options') o WHERE o->>'id' ~ '^[0-9]+$'
         ON CONFLICT (label) DO UPDATE SET option_id = excluded.option_id;
     END CASE;
-    UPDATE looks SET rows = rows + jsonb_array_length(v_rows), adopted = adopted + v_n, cursor = v_cursor, failures = 0, last_error = NULL WHERE id = p_look;
+    UPDATE looks SET rows = rows + jsonb_array_length(v_rows), adopted = adopted + v_n, differ = differ + v_differ, cursor = v_cursor, failures = 0, last_error = NULL WHERE id = p_look;
     IF v_cursor IS NULL THEN
         RETURN _look_done(p_look);
     END IF;

@@ -107,6 +107,7 @@ CREATE TABLE reconcile_results (
     examples     bigint[],
     findings     integer NOT NULL,
     restored     integer NOT NULL,
+    not_staged   integer NOT NULL,
     calls        integer NOT NULL,
     tokens       integer NOT NULL,
     summary      text NOT NULL
@@ -126,6 +127,7 @@ COMMENT ON COLUMN reconcile_results.pending IS 'Orders left out because somethin
 COMMENT ON COLUMN reconcile_results.examples IS 'Up to five order numbers that differ.';
 COMMENT ON COLUMN reconcile_results.findings IS 'Open findings that need a person (view drift).';
 COMMENT ON COLUMN reconcile_results.restored IS 'Findings of this run that are put right.';
+COMMENT ON COLUMN reconcile_results.not_staged IS 'Orders that Exact has and that had to be read because staging had not.';
 COMMENT ON COLUMN reconcile_results.calls IS 'Calls to Pipedrive, without those that put right.';
 COMMENT ON COLUMN reconcile_results.tokens IS 'Their tokens.';
 COMMENT ON COLUMN reconcile_results.summary IS 'The same in a sentence.';
@@ -148,12 +150,37 @@ BEGIN
     END IF;
     DELETE FROM reconcile_steps;
     DELETE FROM remote_records;
+    DELETE FROM unresolved_orders;
     INSERT INTO reconcile_steps (step, ordinal, run_id, kind) VALUES
-        ('organizations', 1, v_run, 'organization'), ('products', 2, v_run, 'product'), ('deals', 3, v_run, 'deal'), ('archived deals', 4, v_run, 'deal');
+        ('exact', 0, v_run, ''), ('organizations', 1, v_run, 'organization'), ('products', 2, v_run, 'product'), ('deals', 3, v_run, 'deal'), ('archived deals', 4, v_run, 'deal');
     RETURN v_run;
 END
 $$;
 COMMENT ON FUNCTION _reconcile_begin() IS 'Begins a run of reconcile(), or goes on with one that was cut off less than six hours ago; NULL while Pipedrive is not set up.';
+
+CREATE FUNCTION _reconcile_feed(p_run bigint) RETURNS TABLE (division integer, feed text)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+#variable_conflict use_column
+BEGIN
+    IF EXISTS (SELECT FROM reconcile_steps s WHERE s.step = 'exact' AND s.done_at IS NULL) AND NOT is_paused('orders') THEN
+        RETURN QUERY
+        SELECT d.division, f.feed
+          FROM divisions d
+         CROSS JOIN (VALUES ('order_keys', 1), ('bulk_missing', 2), ('deferred_lines', 3), ('stale_headers', 4)) AS f(feed, n)
+         -- Before the past was imported everything would be missing.
+         WHERE d.imported_at IS NOT NULL
+           AND NOT EXISTS (SELECT FROM feed_positions p WHERE p.division = d.division AND p.feed = f.feed AND p.drained_run = p_run)
+         ORDER BY d.division, f.n LIMIT 1;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    UPDATE reconcile_steps s SET started_at = clock_timestamp(), asked_at = clock_timestamp(), done_at = clock_timestamp() WHERE s.step = 'exact' AND s.done_at IS NULL;
+END
+$$;
+COMMENT ON FUNCTION _reconcile_feed(bigint) IS 'The next feed of Exact that reconcile() reads: the keys of all orders, then those that staging does not have or has otherwise. No row when that is done.';
 
 CREATE FUNCTION _reconcile_check(p_run bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -196,11 +223,11 @@ DECLARE
     v         reconcile_steps;
     v_fields  text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM reconcile_steps s WHERE s.step = 'checks') AND NOT EXISTS (SELECT FROM reconcile_steps s WHERE s.done_at IS NULL) THEN
+    IF NOT EXISTS (SELECT FROM reconcile_steps s WHERE s.step = 'checks') AND NOT EXISTS (SELECT FROM reconcile_steps s WHERE s.done_at IS NULL AND s.ordinal > 0) THEN
         PERFORM _reconcile_check(p_run);
     END IF;
     UPDATE reconcile_steps s SET started_at = coalesce(s.started_at, clock_timestamp()), asked_at = clock_timestamp()
-     WHERE s.step = (SELECT x.step FROM reconcile_steps x WHERE x.done_at IS NULL ORDER BY x.ordinal, x.step LIMIT 1)
+     WHERE s.step = (SELECT x.step FROM reconcile_steps x WHERE x.done_at IS NULL AND x.ordinal > 0 ORDER BY x.ordinal, x.step LIMIT 1)
     RETURNING s.* INTO v;
     IF NOT FOUND THEN
         RETURN;

@@ -150,7 +150,7 @@ END
 $$;
 COMMENT ON FUNCTION _reconcile_others() IS 'What only all lists together tell: archived deals, duplicates, customers gone at Exact, and whose deal it is.';
 
-CREATE FUNCTION _reconcile_sums() RETURNS void
+CREATE FUNCTION _reconcile_sums(p_started timestamptz) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     SET jit = off
@@ -167,7 +167,11 @@ BEGIN
               FROM (SELECT o.division, date_trunc('month', o.order_date)::date AS month, coalesce(o.currency, d.currency, 'EUR') AS currency, o.order_number, r.pipedrive_id AS deal,
                            coalesce(r.our_value, s.total) AS our_value, coalesce(r.our_lines, s.lines) AS our_lines,
                            r.value, CASE WHEN r.pipedrive_id IS NOT NULL THEN coalesce(r.lines, r.our_lines, s.lines) END AS lines, r.currency AS deal_currency,
-                           EXISTS (SELECT FROM jobs j WHERE j.kind = 'deal' AND j.division = o.division AND j.exact_id = o.id AND j.state <> 'dead') OR coalesce(l.last_sent >= r.asked_at, false) AS pending
+                           EXISTS (SELECT FROM jobs j WHERE j.kind = 'deal' AND j.division = o.division AND j.exact_id = o.id AND j.state <> 'dead')
+                               OR coalesce(l.last_sent >= r.asked_at, false)
+                               -- Made while the lists were read, or not yet thought of.
+                               OR r.pipedrive_id IS NULL AND (l.first_sent >= p_started OR l.pipedrive_id IS NULL AND o.changed_at >= p_started
+                                                              AND NOT EXISTS (SELECT FROM jobs j WHERE j.kind = 'deal' AND j.division = o.division AND j.exact_id = o.id)) IS TRUE AS pending
                       FROM exact_sales_orders o
                       LEFT JOIN divisions d ON d.division = o.division
                       LEFT JOIN links l ON l.kind = 'deal' AND l.division = o.division AND l.exact_id = o.id
@@ -179,7 +183,7 @@ BEGIN
      GROUP BY x.division, x.month, x.currency;
 END
 $$;
-COMMENT ON FUNCTION _reconcile_sums() IS 'Counts and sums per month, orders that are sent against their deals as the lists showed them.';
+COMMENT ON FUNCTION _reconcile_sums(timestamptz) IS 'Counts and sums per month, orders that are sent against their deals as the lists showed them.';
 
 CREATE FUNCTION _reconcile_end(p_run bigint) RETURNS text
     LANGUAGE plpgsql VOLATILE
@@ -192,7 +196,7 @@ DECLARE
 BEGIN
     PERFORM _reconcile_lost(v_started);
     PERFORM _reconcile_others();
-    PERFORM _reconcile_sums();
+    PERFORM _reconcile_sums(v_started);
     UPDATE drift_findings f SET resolved_at = clock_timestamp()
      WHERE f.resolved_at IS NULL AND f.last_seen < v_started
        -- What was not judged this time stays.
@@ -203,17 +207,19 @@ BEGIN
            coalesce(sum(m.products), 0) AS products, coalesce(sum(m.order_value), 0) AS order_value, coalesce(sum(m.deal_value), 0) AS deal_value, coalesce(sum(m.pending), 0) AS pending,
            (SELECT array_agg(e.n) FROM (SELECT n FROM reconcile_months y CROSS JOIN unnest(y.examples) n ORDER BY y.month DESC NULLS LAST, n LIMIT 5) e) AS examples,
            (SELECT count(*) FROM drift_findings f WHERE f.resolved_at IS NULL AND f.action NOT IN ('restored', 'left', 'followed') AND f.what <> 'archived') AS findings, (SELECT count(*) FROM drift_findings f WHERE f.last_seen >= v_started AND f.action = 'restored') AS restored,
-           (SELECT sum(s.calls) FROM reconcile_steps s) AS calls, (SELECT sum(s.tokens) FROM reconcile_steps s) AS tokens
+           (SELECT count(*) FROM unresolved_orders u WHERE u.read_at IS NOT NULL) AS not_staged, (SELECT sum(s.calls) FROM reconcile_steps s) AS calls, (SELECT sum(s.tokens) FROM reconcile_steps s) AS tokens
       INTO v FROM reconcile_months m;
     v_text := CASE WHEN v.equal THEN format('equal: %s orders with %s lines and %s are as many deals with as many lines and as much value', v.orders, v.lines, v.order_value)
                    ELSE format('not equal: %s orders with %s lines and %s, %s deals with %s lines and %s; for example order %s', v.orders, v.lines, v.order_value, v.deals, v.products, v.deal_value, array_to_string(v.examples, ', ')) END
               || CASE WHEN v.pending > 0 THEN format('; %s orders were being sent', v.pending) ELSE '' END
+              || CASE WHEN v.not_staged > 0 THEN format('; %s orders of Exact were not staged and are read now', v.not_staged) ELSE '' END
               || CASE WHEN v.restored > 0 THEN format('; %s edits are put right', v.restored) ELSE '' END
               || CASE WHEN v.findings > 0 THEN format('; %s findings need a look: SELECT * FROM exact_pd_sync.drift', v.findings) ELSE '' END;
-    INSERT INTO reconcile_results (run_id, started_at, equal, orders, deals, lines, products, order_value, deal_value, pending, examples, findings, restored, calls, tokens, summary)
-    VALUES (p_run, coalesce(v_started, clock_timestamp()), v.equal, v.orders, v.deals, v.lines, v.products, v.order_value, v.deal_value, v.pending, v.examples, v.findings, v.restored, coalesce(v.calls, 0), coalesce(v.tokens, 0), v_text);
+    INSERT INTO reconcile_results (run_id, started_at, equal, orders, deals, lines, products, order_value, deal_value, pending, examples, findings, restored, not_staged, calls, tokens, summary)
+    VALUES (p_run, coalesce(v_started, clock_timestamp()), v.equal, v.orders, v.deals, v.lines, v.products, v.order_value, v.deal_value, v.pending, v.examples, v.findings, v.restored, v.not_staged, coalesce(v.calls, 0), coalesce(v.tokens, 0), v_text);
     DELETE FROM reconcile_steps;
     DELETE FROM remote_records;
+    DELETE FROM unresolved_orders;
     PERFORM wake_worker('delivery');
     RETURN v_text;
 END

@@ -23,6 +23,30 @@ CREATE FUNCTION _first_instance() RETURNS void
     ON CONFLICT DO NOTHING $$;
 COMMENT ON FUNCTION _first_instance() IS 'Notes the identity of a new installation.';
 
+CREATE FUNCTION _role_without_secrets() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    SELECT r.rolname::text
+      FROM pg_roles r
+     WHERE r.rolname = nullif(current_setting('exact_pd_sync.role', true), '') AND NOT r.rolsuper AND NOT r.rolbypassrls
+       AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = 'credentials'::regclass AND c.relowner = r.oid)
+       AND NOT EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = 'credentials'::regclass AND y.polroles && ARRAY[r.oid, 0::oid]) $$;
+COMMENT ON FUNCTION _role_without_secrets() IS 'The role of the workers (exact_pd_sync.role) when row security keeps it from the secrets, as in a restored dump, which does not carry the policy that grant_worker() makes; else NULL.';
+
+CREATE FUNCTION _check_role_and_secrets() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF _role_without_secrets() IS NOT NULL THEN
+        RAISE EXCEPTION 'role "%" may not keep secrets', _role_without_secrets() USING ERRCODE = 'insufficient_privilege',
+            DETAIL = 'It is exact_pd_sync.role, and has no policy on the table of secrets. A dump does not carry one.', HINT = format('SELECT exact_pd_sync.grant_worker(%L);', _role_without_secrets());
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _check_role_and_secrets() IS 'ERROR, with the statement that mends it, when the role of the workers could not store a secret.';
+
 CREATE FUNCTION set_exact_app(client_id text, client_secret text, redirect_uri text, webhook_secret text DEFAULT NULL, base_url text DEFAULT 'https://start.exactonline.nl') RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -36,6 +60,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'The refresh token is sent there, so only known sites are taken.',
                   HINT = 'Use https://start.exactonline.nl, .be, .de, .co.uk, .com, .es or .fr.';
     END IF;
+    PERFORM _check_role_and_secrets();
     PERFORM configure('exact_base_url', rtrim(base_url, '/'));
     PERFORM configure('exact_client_id', client_id);
     PERFORM configure('exact_redirect_uri', redirect_uri);
@@ -111,6 +136,7 @@ BEGIN
         RAISE EXCEPTION '"%" is not a company address of Pipedrive', base_url
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use https://COMPANY.pipedrive.com.';
     END IF;
+    PERFORM _check_role_and_secrets();
     PERFORM configure('pipedrive_base_url', rtrim(base_url, '/'));
     PERFORM store_secret('pipedrive_api_token', api_token);
     UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive' AND blocked_until IS NOT NULL;
@@ -211,7 +237,7 @@ BEGIN
     INSERT INTO adoption_fields (kind, field_name) VALUES (name_adoption_field.kind, name_adoption_field.field_name)
     ON CONFLICT (kind) DO UPDATE SET field_name = excluded.field_name, field_code = NULL, named_at = clock_timestamp();
     -- The scan must see it: what was looked through before did not know this field.
-    DELETE FROM looks WHERE what = name_adoption_field.kind || 's' AND reason IN ('scan', 'start') AND done_at IS NOT NULL;
+    DELETE FROM looks WHERE what = name_adoption_field.kind || 's' AND reason IN ('scan', 'start', 'verify') AND done_at IS NOT NULL;
     -- Jobs wait for one that is under way: it begins anew.
     UPDATE looks SET cursor = NULL, rows = 0 WHERE what = name_adoption_field.kind || 's' AND done_at IS NULL;
     RAISE NOTICE 'CALL exact_pd_sync.setup_pipedrive() finds the field at Pipedrive';
@@ -248,7 +274,7 @@ BEGIN
         END IF;
         IF NOT _instance_ok() THEN
             RAISE EXCEPTION 'this database is a copy, restored or promoted' USING ERRCODE = 'object_not_in_prerequisite_state',
-                DETAIL = 'Two databases that send for one account would make everything twice.', HINT = 'If this is the one that should go on: SELECT exact_pd_sync.confirm_instance();';
+                DETAIL = initcap(left(_instance_difference(), 1)) || substr(_instance_difference(), 2) || '. Two databases that send for one account would make everything twice.', HINT = 'If this is the one that should go on: SELECT exact_pd_sync.confirm_instance();';
         END IF;
         IF setting('default_owner_id') IS NULL THEN
             RAISE WARNING 'there is no default owner: deals without a mapped salesperson will belong to the user of the API token'
@@ -278,14 +304,13 @@ CREATE FUNCTION confirm_instance() RETURNS void
 BEGIN
     INSERT INTO instance (identity) VALUES (instance_identity()::jsonb)
     ON CONFLICT (only_row) DO UPDATE SET identity = excluded.identity, confirmed_at = clock_timestamp(), confirmed_by = session_user;
-    -- What was sent since the copy was taken is not known here: look before the next create.
-    DELETE FROM looks WHERE done_at IS NOT NULL;
-    INSERT INTO job_signals (kind, reason) VALUES ('compare', 'instance confirmed');
+    -- What was sent since the copy was taken is not known here.
+    PERFORM _ask_verification('instance confirmed');
     PERFORM wake_worker('delivery');
     PERFORM wake_worker('intake');
 END
 $$;
-COMMENT ON FUNCTION confirm_instance() IS 'A person says that this database, although restored, copied or promoted, is the one that goes on. Make sure that the other one is off.';
+COMMENT ON FUNCTION confirm_instance() IS 'A person says that this database, although restored, copied or promoted, is the one that goes on. Make sure that the other one is off. Before anything is sent, all links are verified against lists of Pipedrive (10 tokens for 500 records).';
 
 CREATE FUNCTION replay(job bigint DEFAULT NULL, kind text DEFAULT NULL, class text DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER

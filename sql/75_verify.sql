@@ -84,10 +84,12 @@ BEGIN
     RETURN NEXT;
     check_name := 'instance';
     IF _instance_ok() THEN state := 'ok'; detail := 'this is the database that was confirmed'; hint := NULL;
-    ELSE state := 'error'; detail := 'this database is a copy, restored or promoted: nothing goes out'; hint := 'SELECT exact_pd_sync.confirm_instance(); if the other one is off'; END IF;
+    ELSE state := 'error'; detail := format('this database is a copy, restored or promoted (%s): nothing goes out', _instance_difference()); hint := 'SELECT exact_pd_sync.confirm_instance(); if the other one is off'; END IF;
     RETURN NEXT;
     check_name := 'role';
-    IF EXISTS (SELECT FROM pg_roles r WHERE r.rolsuper AND r.rolname = coalesce(nullif(current_setting('exact_pd_sync.role', true), ''),
+    IF _role_without_secrets() IS NOT NULL THEN
+        state := 'error'; detail := format('role "%s" has no policy on the table of secrets; a dump does not carry one', _role_without_secrets()); hint := format('SELECT exact_pd_sync.grant_worker(%L);', _role_without_secrets());
+    ELSIF EXISTS (SELECT FROM pg_roles r WHERE r.rolsuper AND r.rolname = coalesce(nullif(current_setting('exact_pd_sync.role', true), ''),
                  (SELECT pg_get_userbyid(e.extowner) FROM pg_extension e WHERE e.extname = 'exact_pd_sync'))) THEN
         state := 'warning'; detail := 'the workers run as a superuser'; hint := 'CREATE ROLE sync_worker; SELECT exact_pd_sync.grant_worker(''sync_worker''); exact_pd_sync.role = ''sync_worker''';
     ELSE state := 'ok'; detail := 'the workers run as an ordinary role'; hint := NULL; END IF;

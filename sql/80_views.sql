@@ -149,7 +149,8 @@ BEGIN
     -- The consent at Exact.
     SELECT * INTO v FROM exact_consent;
     part := 'exact consent';
-    IF v IS NULL OR v.issued_at IS NULL THEN state := 'red'; since := NULL; last_success := NULL; detail := 'no consent yet: exact_authorize_url(), then CALL exact_authorize()';
+    IF v.issued_at IS NOT NULL AND NOT _instance_ok() THEN state := 'red'; since := v.issued_at; last_success := v.issued_at; detail := 'not used: this database is a copy, restored or promoted';
+    ELSIF v IS NULL OR v.issued_at IS NULL THEN state := 'red'; since := NULL; last_success := NULL; detail := 'no consent yet: exact_authorize_url(), then CALL exact_authorize()';
     ELSIF v.state <> 'ok' THEN state := 'red'; since := v.issued_at; last_success := v.issued_at; detail := CASE v.refused WHEN 'app' THEN 'Exact does not accept the app: SELECT exact_pd_sync.set_exact_app(…) with the right id and secret. '
                                                                                                                        WHEN 'consent' THEN 'a person must consent again: exact_authorize_url(). '
                                                                                                                        ELSE 'a person must consent again: exact_authorize_url(), or set_exact_app() if the secret is another one by now. ' END || coalesce(v.last_error, '');
@@ -194,15 +195,19 @@ BEGIN
     IF setting('pipedrive_base_url') IS NULL THEN
         state := 'yellow'; detail := 'not connected yet: set_pipedrive_account(), then CALL setup_pipedrive()';
     ELSIF NOT _instance_ok() THEN
-        state := 'red'; detail := 'this database is a copy, restored or promoted: SELECT exact_pd_sync.confirm_instance() if it is the one that goes on';
+        state := 'red'; detail := format('this database is a copy, restored or promoted (%s): SELECT exact_pd_sync.confirm_instance() if it is the one that goes on', _instance_difference());
     ELSIF is_paused('sending') THEN
-        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'sending'); detail := format('paused; %s jobs wait. SELECT exact_pd_sync.resume()', v_jobs);
+        state := 'yellow'; since := (SELECT x.since FROM parts x WHERE x.part = 'sending'); detail := coalesce((SELECT x.reason || '. ' FROM parts x WHERE x.part = 'sending'), '') || format('paused; %s jobs wait. SELECT exact_pd_sync.resume()', v_jobs);
     ELSIF worker_pid('delivery') = 0 THEN
         state := 'red'; detail := format('the delivery worker does not run: %s; %s jobs wait', worker_trouble('delivery'), v_jobs);
     ELSIF worker_trouble('delivery') IS NOT NULL THEN
         state := 'red'; detail := format('the delivery worker cannot work: %s; %s jobs wait', worker_trouble('delivery'), v_jobs);
     ELSIF v_gate IS NOT NULL THEN
         state := 'red'; since := (SELECT max(b.blocked_until) FROM budgets b WHERE b.side = 'pipedrive'); detail := format('%s; %s jobs wait', v_gate, v_jobs);
+    ELSIF _verifying() THEN
+        SELECT string_agg(k.what, ', ' ORDER BY k.id) AS lists, max(k.last_error) AS error INTO v FROM looks k WHERE k.done_at IS NULL AND k.reason = 'verify';
+        state := 'yellow'; since := (SELECT i.confirmed_at FROM instance i);
+        detail := concat_ws('; ', 'restored: before anything is sent, both sides are read anew', 'from Pipedrive still ' || v.lists, v.error, 'from Exact still ' || _stale_feeds() || ': CALL exact_pd_sync.poll_all(), if nothing else does');
     ELSIF EXISTS (SELECT FROM budgets b JOIN jobs j ON j.state = 'ready' AND j.lane >= CASE WHEN b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 200 THEN 2 ELSE 3 END
                    WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.remaining - b.booked <= b.limit_value::bigint * setting('live_reserve_percent')::integer / 100) THEN
         state := 'yellow'; since := (SELECT b.learned_at FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day');

@@ -57,11 +57,13 @@ extern void epds_exact_probe(const char *access_token, const char *base_url,
 /* Refuses every write but those on the short list; ERROR otherwise. */
 extern void epds_exact_check_write(const char *method, const char *path);
 
+/* poll.c: drain one feed, leaving room to others; returns rows staged. */
+extern int64 epds_poll_feed(int division, const char *feed, int64 run_id);
 /*
- * poll.c: read one feed to its end, outside a block.  An ERROR is returned, its
- * block thrown away; NULL when all is well.
+ * The same for the intake worker, which has the whole minute.  An ERROR is
+ * returned, its block thrown away; NULL when all is well.
  */
-extern ErrorData *epds_poll_feed(int division, char *name, int64 run_id);
+extern ErrorData *epds_poll_try_feed(int division, char *name, int64 run_id);
 
 /*
  * hints.c, for the intake worker.  due_in: ms until feeds are to be read for

@@ -117,7 +117,7 @@ epds_hints_follow(void)
 	foreach(cell, feeds)
 	{
 		HintedFeed *feed = lfirst(cell);
-		ErrorData  *error = epds_poll_feed(feed->division, feed->name, run_id);
+		ErrorData  *error = epds_poll_try_feed(feed->division, feed->name, run_id);
 
 		if (error != NULL && !feed->optional && first == NULL)
 			first = error;

@@ -306,6 +306,16 @@ poll_feed(int division, const char *feed, int64 run_id, bool importing)
 	return rows;
 }
 
+/*
+ * Read one feed to its end; rows staged.  Outside a block only; throws when
+ * the feed could not be read.
+ */
+int64
+epds_poll_feed(int division, const char *feed, int64 run_id)
+{
+	return poll_feed(division, feed, run_id, true);
+}
+
 /* -------------------------------------------------------------- one run */
 
 /*
@@ -361,7 +371,7 @@ try_feed(const Feed *feed, const Run *run)
 
 /* See exact.h. */
 ErrorData *
-epds_poll_feed(int division, char *name, int64 run_id)
+epds_poll_try_feed(int division, char *name, int64 run_id)
 {
 	Feed		feed = {.division = division,.name = name};
 	Run			run = {.id = run_id};

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * reconcile.c
- *		CALL reconcile(): the lists of Pipedrive, held against what was sent.
+ *		CALL reconcile(): what Exact has, held against staging, and the lists of
+ *		Pipedrive, held against what was sent.
  *
- * Everything is judged in SQL (61_drift.sql, 62_reconcile.sql); putting right is
- * the delivery worker's business.  This run only reads.
+ * Everything is judged in SQL (61_drift.sql to 63_reconcile_end.sql); putting
+ * right is the delivery worker's business.  This run only reads.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -15,7 +16,11 @@
  */
 #include "postgres.h"
 
+#include "utils/memutils.h"
+
+#include "exact.h"
 #include "steps.h"
+#include "tx.h"
 
 /* As history: what is kept for live orders is left to them. */
 #define RECONCILE_LANE 3
@@ -24,12 +29,85 @@
 /* Pages of 500, and checks: room for millions of records. */
 #define MOST_STEPS 100000
 
+/* One feed of one division. */
+typedef struct Feed
+{
+	int			division;
+	char	   *name;
+} Feed;
+
+/*
+ * next_feed
+ *		The next feed that this run has not read to its end.  False: none left.
+ */
+static bool
+next_feed(int64 run_id, Feed *feed)
+{
+	const char *args[1] = {psprintf(INT64_FORMAT, run_id)};
+	bool		found;
+
+	epds_tx_begin();
+	found = epds_sql("SELECT division, feed"
+					 " FROM exact_pd_sync._reconcile_feed($1::bigint)",
+					 1, args) > 0;
+	if (found)
+	{
+		feed->division = (int) epds_sql_int(0, 0, 0);
+		feed->name = epds_sql_value(0, 1);
+	}
+	epds_tx_commit();
+	return found;
+}
+
+/*
+ * ask_exact
+ *		Read from Exact which orders there are; what is not staged is read, too.
+ *
+ * When Exact cannot be asked, what Pipedrive has is compared all the same:
+ * returns why, in the current context.  NULL: all is well.
+ */
+static char *
+ask_exact(int64 run_id)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	char	   *volatile gap = NULL;
+
+	PG_TRY();
+	{
+		Feed		feed;
+
+		while (next_feed(run_id, &feed))
+			(void) epds_poll_feed(feed.division, feed.name, run_id);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		/* a person, or a shutdown, said stop */
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		epds_tx_abort();
+		MemoryContextSwitchTo(cxt);
+		gap = psprintf("Exact could not be asked which orders there are: %s",
+					   error->message);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	if (gap != NULL)
+		ereport(WARNING, (errmsg("%s", gap)));
+	return gap;
+}
+
 static const EpdsSteps reconcile_steps = {
 	.procedure = "reconcile",
 	.begin_sql = "SELECT exact_pd_sync._reconcile_begin()",
 	.next_sql = "SELECT step, method, path, body, tokens, note"
 	" FROM exact_pd_sync._reconcile_next($1::bigint)",
 	.take_sql = "SELECT exact_pd_sync._reconcile_take($1::bigint, $2, $3::integer, $4)",
+	.before = ask_exact,
 	.end_sql = "SELECT exact_pd_sync._reconcile_end($1::bigint)",
 	.lane = RECONCILE_LANE,
 	.lock_key = RECONCILE_LOCK_KEY,

@@ -55,6 +55,7 @@ typedef struct Run
 	EpdsPipedrive account;
 	EpdsPace	pace;
 	char	   *id;				/* run id as text; NULL = not begun */
+	char	   *gap;			/* what could not be done; NULL = nothing */
 } Run;
 
 /*
@@ -291,8 +292,6 @@ finish(Run *run)
 	const char *args[1] = {run->id};
 	char	   *notice;
 
-	if (run->steps->between != NULL)
-		run->steps->between(strtoll(run->id, NULL, 10));
 	if (run->steps->end_sql == NULL)
 		return;
 	epds_tx_begin();
@@ -321,6 +320,8 @@ run_steps(Run *run)
 			ereport(NOTICE, (errmsg_internal("%s", run->steps->idle)));
 		return;
 	}
+	if (run->steps->before != NULL)
+		run->gap = run->steps->before(strtoll(run->id, NULL, 10));
 	MemoryContextSwitchTo(cxt);
 	for (n = 0; n < run->steps->most_steps; n++)
 	{
@@ -341,6 +342,11 @@ run_steps(Run *run)
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(cxt);
 	finish(run);
+	/* a run with gaps is no success, although all the rest is done */
+	if (run->gap != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("%s", run->gap)));
 	end_run(run, NULL);
 }
 

@@ -28,7 +28,9 @@ typedef struct EpdsSteps
 	const char *next_sql;		/* run → step, method, path, body, tokens, note */
 	const char *take_sql;		/* run, step, status, answer → notice */
 	const char *end_sql;		/* run → notice, after the last step; may be NULL */
-	void		(*between) (int64 run_id);	/* before the end; may be NULL */
+	char	   *(*before) (int64 run_id);	/* before the first step; what could not
+										 * be done makes the run a failure at
+										 * its end; may be NULL */
 	int			lane;			/* whose tokens it may use */
 	int			lock_key;
 	int			most_steps;		/* ends a circle that should not be */

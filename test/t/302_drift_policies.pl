@@ -224,6 +224,29 @@ $t->clear_faults;
 is($t->sql(q{SELECT state FROM exact_pd_sync.sync_runs WHERE what = 'reconcile' ORDER BY id DESC LIMIT 1}), 'failed', '... and the journal knows');
 reconcile('after a cancel');
 
+# ----------------------------------
+note 'what staging does not have';
+# ----------------------------------
+
+# A row that was lost here, and a status that was missed.
+my $lost = $t->sql(q{SELECT id FROM exact_pd_sync.exact_sales_orders WHERE order_number = 62003});
+$t->sql(qq{DELETE FROM exact_pd_sync.exact_sales_order_lines WHERE order_id = '$lost'; DELETE FROM exact_pd_sync.exact_sales_orders WHERE id = '$lost'});
+$t->sql(q{UPDATE exact_pd_sync.exact_sales_orders SET delivery_status = 21 WHERE order_number = 62004});
+$t->post('/exact/orders', { number => 62009, %open, customer => '8201', salesperson => 'Anna de Wit', lines => [ { item => 'P-1', quantity => 4 } ] });
+my $calls = () = $t->exact_calls(sub { reconcile('not staged') });
+cmp_ok($calls, '<=', 4, 'orders that Exact has and staging has not are found by one list and read by key');
+is($t->sql(q{SELECT not_staged FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1}), '2', '... counted');
+ok($t->settle, '... sent');
+agrees($t, '... and every order is a deal', except => [62006]);
+$calls = () = $t->exact_calls(sub { reconcile('staged') });
+is($calls, 1, '... the next run asks for the list alone');
+like($t->sql(q{SELECT summary FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1}), qr/^equal: 9 orders/, '... and both sides are equal');
+$t->fault(side => 'exact', path => 'SalesOrders', times => 0, action => { status => 503, body => 'down' });
+($rc, undef, $err) = $t->try('CALL exact_pd_sync.reconcile()');
+like($err, qr/ERROR: .*Exact could not be asked which orders there are: /, 'when Exact does not answer the run is a failure');
+like($t->sql(q{SELECT summary FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1}), qr/^equal: 9 orders/, '... but what is here is compared all the same');
+$t->clear_faults;
+
 # -------------------------------
 note 'another company';
 # -------------------------------

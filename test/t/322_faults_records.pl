@@ -101,6 +101,29 @@ deal_is_gone('a deal that is gone is changed', 54001, sub { $t->patch('/exact/or
 deal_is_gone('a line of a deal that is gone is changed', 54001, sub { $t->patch('/exact/orders/54001/lines/2', { quantity => 11 }) });
 deal_is_gone('a line of a deal that is gone is added', 54003, sub { $t->post('/exact/orders/54003/lines', { item => 'FR-1', quantity => 4 }) });
 
+# An archived deal is refused once; what changes then waits, and costs nothing.
+$deal = $t->deal(54003);
+$t->patch("/pipedrive/deals/$deal->{id}", { is_archived => $true });
+my @refused = $t->pipedrive_calls(
+	sub {
+		foreach my $again (1 .. 3)
+		{
+			$t->patch('/exact/orders/54003', { your_ref => "archief $again" });
+			goes_on("a deal in the archive changes ($again)");
+		}
+	});
+is(join(' ', map { "$_->{method} $_->{status}" } @refused), 'PATCH 403', '... refused once, and not asked again');
+like(dead(), qr/^Order 54003\|ours\|\d\|a person archived this deal[^\n]*$/, '... a dead letter that says so');
+$t->sql('SELECT exact_pd_sync.replay()');
+ok($t->settle(30), '... replay() while it is still there');
+like(dead(), qr/^Order 54003\|ours\|\d\|a person archived this deal/, '... says so again');
+$t->patch("/pipedrive/deals/$deal->{id}", { is_archived => $false });
+$t->sql('SELECT exact_pd_sync.replay()');
+ok($t->settle(30), '... and when it is taken out');
+is(dead(), '', '... nothing is left over');
+agrees($t, '... every order is a deal');
+is($t->deal(54003)->{fields}{'Uw referentie'}, 'archief 3', '... with what changed last');
+
 # ---------------------------------
 note 'organizations and products';
 # ---------------------------------

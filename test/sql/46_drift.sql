@@ -1,0 +1,200 @@
+-- Drift: what the lists of Pipedrive show, what is made of it, and whose word
+-- counts for a field. The whole way over HTTP is in test/t/300 to 302.
+BEGIN;
+\getenv tests PG_ABS_SRCDIR
+\set fixture :tests '/fixtures/company.sql'
+\i :fixture
+
+-- What stands at Pipedrive: at first what was sent.
+CREATE TABLE t.records (kind text, id bigint, state text DEFAULT 'live', row jsonb, PRIMARY KEY (kind, id));
+CREATE FUNCTION t.sent_is_there() RETURNS void LANGUAGE sql VOLATILE
+    AS $$
+    DELETE FROM t.records;
+    INSERT INTO t.records (kind, id, row)
+    SELECT l.kind, l.pipedrive_id, l.sent || jsonb_build_object('id', l.pipedrive_id, 'is_deleted', false)
+           || CASE l.kind WHEN 'deal' THEN (SELECT jsonb_build_object('is_archived', false, 'products_count', count(*), 'value', coalesce(sum(k.quantity * k.item_price), (l.sent->>'value')::numeric, 0))
+                                              FROM line_links k WHERE k.division = l.division AND k.order_id = l.exact_id) ELSE '{}' END
+      FROM links l WHERE NOT l.follower AND l.gone_at IS NULL AND l.kind <> 'groups' $$;
+-- The answer to a path.
+CREATE FUNCTION t.answer_of(p_path text) RETURNS text LANGUAGE sql VOLATILE
+    AS $$
+    SELECT jsonb_build_object('success', true, 'data', CASE WHEN p_path ~ '/\d+(\?|$)' THEN
+               (SELECT r.row || CASE r.state WHEN 'deleted' THEN '{"is_deleted": true}'::jsonb ELSE '{}' END FROM t.records r
+                 WHERE r.kind = substring(p_path FROM '/v2/([a-z]+)s/') AND r.id = substring(p_path FROM '/(\d+)')::bigint)
+           ELSE (SELECT coalesce(jsonb_agg(r.row || CASE r.state WHEN 'archived' THEN '{"is_archived": true}'::jsonb ELSE '{}' END ORDER BY r.id), '[]') FROM t.records r
+                  WHERE r.kind = substring(p_path FROM '/v2/([a-z]+)s[/?]') AND r.state = CASE WHEN p_path ~ 'archived' THEN 'archived' ELSE 'live' END) END)::text $$;
+-- One run, as C makes it; which calls it made, and what it says.
+CREATE FUNCTION t.reconcile() RETURNS text LANGUAGE plpgsql VOLATILE
+    AS $$
+DECLARE
+    v_run    bigint := _reconcile_begin();
+    v        record;
+    v_calls  text[];
+    v_body   text;
+    v_text   text;
+BEGIN
+    LOOP
+        SELECT * INTO v FROM _reconcile_next(v_run);
+        EXIT WHEN NOT FOUND;
+        v_calls := v_calls || v.step;
+        v_body := t.answer_of(regexp_replace(v.path, '/api', ''));
+        PERFORM _reconcile_take(v_run, v.step, CASE WHEN v_body::jsonb->'data' = 'null' THEN 404 ELSE 200 END, v_body);
+    END LOOP;
+    v_text := _reconcile_end(v_run);
+    PERFORM _run_end(v_run, NULL);
+    RETURN array_to_string(v_calls, ', ') || E'\n' || v_text;
+END
+$$;
+-- Lines are read back as they are known here.
+CREATE FUNCTION t.read_lines() RETURNS void LANGUAGE sql VOLATILE
+    AS $$
+    SELECT _look_take(q.id, 200, jsonb_build_object('data', (
+               SELECT coalesce(jsonb_agg(jsonb_build_object('id', k.pipedrive_id, 'deal_id', l.pipedrive_id, 'product_id', k.product_id, 'quantity', k.quantity, 'item_price', k.item_price, 'discount', 0, 'sum', k.quantity * k.item_price)), '[]')
+                 FROM links l JOIN line_links k ON k.division = l.division AND k.order_id = l.exact_id WHERE l.kind = 'deal' AND l.pipedrive_id = ANY (q.deal_ids)))::text)
+      FROM looks q WHERE q.done_at IS NULL AND q.what = 'lines' $$;
+CREATE VIEW t.drift AS SELECT concat_ws(' ', kind, number, what, nullif(field, ''), ours #>> '{}', '->', theirs #>> '{}', policy, action) AS drift FROM drift ORDER BY kind, number, what, field;
+SELECT t.catalogue(2), t.order(1, 1), t.order(2, 2), t.order(3, 1, jsonb_build_object('OrderedBy', t.aid(2)));
+SELECT t.send();
+SELECT t.sent_is_there();
+SELECT t.reconcile();
+SELECT * FROM t.drift;
+SELECT (SELECT count(*) FROM remote_records) AS records, (SELECT count(*) FROM reconcile_steps) AS steps, (SELECT count(*) FROM job_signals) AS signals;
+
+-- An edit of each kind: only what was edited goes out, by the usual way.
+UPDATE t.records SET row = row || '{"title": "van mij", "owner_id": 3}' WHERE kind = 'deal' AND row->>'title' ~ '1001';
+UPDATE t.records SET row = jsonb_set(row, '{custom_fields,organization_debtor_number}', '"77"') WHERE kind = 'organization' AND row->>'name' = 'Klant 1';
+UPDATE t.records SET row = jsonb_set(row, '{prices}', '[]') - 'unit' WHERE kind = 'product' AND row->>'code' = 'ART-1';
+SELECT t.reconcile();
+SELECT * FROM t.drift;
+SELECT call, body, tokens FROM t.take();
+SELECT t.answer();
+
+-- What was sent since the list was asked for is not touched by what the list said.
+SELECT t.sent_is_there();
+UPDATE t.records SET row = row || '{"title": "van toen"}' WHERE kind = 'deal' AND row->>'title' ~ '1002';
+SELECT t.reconcile();
+SELECT count(*) AS told FROM job_signals;
+UPDATE links SET last_sent = clock_timestamp() WHERE kind = 'deal';
+SELECT t.send();
+SELECT sent->>'title' AS title FROM links WHERE kind = 'deal' AND exact_id = t.oid(2);
+-- Neither is one judged that is under way.
+INSERT INTO jobs (kind, division, exact_id, lane, priority, state, next_attempt_at) VALUES ('deal', 100, t.oid(2), 1, 0, 'waiting', clock_timestamp() + interval '1 hour');
+SELECT t.reconcile();
+SELECT * FROM t.drift;
+SELECT count(*) AS told FROM job_signals;
+DELETE FROM jobs;
+
+-- Deleted: in no list, and asked for singly. A dead letter, never made again by itself.
+SELECT t.sent_is_there();
+UPDATE t.records SET state = 'deleted' WHERE kind = 'deal' AND row->>'title' ~ '1003';
+SELECT t.reconcile();
+SELECT * FROM t.drift;
+SELECT t.send();
+SELECT kind, id, state, class, reason FROM t.waiting;
+SELECT t.stage('sales_order_headers', t.header(3, jsonb_build_object('OrderedBy', t.aid(2), 'YourRef', 'nieuw')));
+SELECT t.send();
+SELECT resync('deal', t.oid(3)), resync('deal');
+SELECT t.send();
+SELECT state FROM t.waiting;
+-- Back from the bin: as it was, and followed again.
+UPDATE t.records SET state = 'live' WHERE state = 'deleted';
+SELECT t.reconcile();
+SELECT count(*) FROM t.take();
+SELECT t.read_lines();
+SELECT call, tokens FROM t.take();
+SELECT t.answer();
+SELECT count(*) AS jobs FROM jobs;
+
+-- Purged, and made anew by replay().
+SELECT t.sent_is_there();
+DELETE FROM t.records WHERE kind = 'deal' AND row->>'title' ~ '1003';
+SELECT t.reconcile();
+SELECT t.send();
+SELECT replay(kind => 'deal');
+SELECT call FROM t.take();
+SELECT t.answer();
+SELECT t.send();
+
+-- Policies: who may not be left to anybody, and what is no field.
+SELECT t.error($$SELECT set_field_policy('contact', 'name', 'exact')$$);
+SELECT t.error($$SELECT set_field_policy('deal', 'exact_id', 'pipedrive')$$);
+SELECT t.error($$SELECT set_field_policy('deal', 'name', 'pipedrive')$$);
+SELECT t.error($$SELECT set_field_policy('deal', NULL, 'pipedrive')$$);
+SELECT t.error($$SELECT set_field_policy('deal', 'title', 'mine')$$);
+-- plan() shows what one would do, before COMMIT.
+SELECT t.stage('sales_order_headers', t.header(1, '{"YourRef": "R1", "DeliveryStatus": 20}'));
+SELECT call, new_value FROM plan();
+SAVEPOINT policy;
+SELECT set_field_policy('deal', 'your_ref', 'create-only'), set_field_policy('deal', 'stage_id', 'create-only');
+SELECT call, new_value FROM plan();
+ROLLBACK TO policy;
+SELECT kind, field, policy FROM field_policies;
+SELECT t.send();
+-- Each field of a deal that goes its own way, the status with its reason.
+SELECT set_field_policy('deal', 'status', 'create-only'), set_field_policy('deal', 'lines', 'create-only');
+SELECT kind FROM job_signals ORDER BY id;
+SELECT t.stage('sales_order_headers', t.header(1, '{"YourRef": "R1", "Status": 45, "DeliveryStatus": 20}')), t.stage('sales_order_lines', t.line(1, 1, '{"Quantity": 2, "AmountFC": 100}'));
+SELECT t.send();
+SELECT set_field_policy('deal', 'status', 'exact'), set_field_policy('deal', 'lines', 'exact');
+SELECT call, body - 'lost_time' AS body FROM t.take();
+SELECT t.answer();
+SELECT t.send();
+
+-- A merged organization: what belongs to two accounts is sent for one.
+SELECT t.sent_is_there();
+DELETE FROM t.records WHERE kind = 'organization' AND row->>'name' = 'Klant 2';
+UPDATE t.records SET row = jsonb_set(row, '{org_id}', (SELECT to_jsonb(l.pipedrive_id) FROM links l WHERE l.kind = 'organization' AND l.exact_id = t.aid(1))) WHERE kind = 'deal';
+SELECT t.reconcile();
+SELECT kind || ' ' || number || ' ' || what || ' ' || action AS drift FROM drift;
+SELECT t.send();
+SELECT right(exact_id::text, 1) AS account, pipedrive_id = min(pipedrive_id) OVER () AS same, follower FROM links WHERE kind = 'organization' ORDER BY 1;
+SELECT t.stage('accounts', t.account(2, '{"Name": "Klant Twee"}'));
+SELECT t.send();
+
+-- Two deals with one record: lines that are read back belong to the one that is sent.
+UPDATE links SET pipedrive_id = (SELECT pipedrive_id FROM links WHERE kind = 'deal' AND exact_id = t.oid(1)), follower = true WHERE kind = 'deal' AND exact_id = t.oid(3);
+DELETE FROM line_links WHERE order_id = t.oid(3);
+SELECT resync('deal', t.oid(1)), resync('deal', t.oid(3));
+SELECT count(*) FROM t.take();
+SELECT cardinality(deal_ids) AS deals FROM looks WHERE done_at IS NULL;
+SELECT _look_take(id, 200, jsonb_build_object('data', jsonb_build_array(jsonb_build_object('id', 900, 'deal_id', deal_ids[1], 'product_id', (SELECT pipedrive_id FROM links WHERE kind = 'product' AND exact_id = t.iid(1)),
+    'quantity', 2, 'item_price', 50, 'discount', 0, 'sum', 100)))::text) FROM looks WHERE done_at IS NULL;
+SELECT right(order_id::text, 1) AS order, pipedrive_id FROM line_links WHERE pipedrive_id = 900;
+SELECT t.send();
+
+-- Archived: nothing is sent; out of it, what changed meanwhile is.
+SELECT t.sent_is_there();
+UPDATE t.records SET state = 'archived' WHERE kind = 'deal' AND row->>'title' ~ '1002';
+SELECT t.reconcile();
+SELECT * FROM t.drift WHERE drift ~ 'archived';
+SELECT t.stage('sales_order_headers', t.header(2, '{"AmountFCExclVat": 200, "AmountFC": 242, "AmountDC": 242, "VATAmount": 42, "YourRef": "later"}'));
+SELECT t.send();
+SELECT count(*) AS jobs FROM jobs;
+UPDATE t.records SET state = 'live';
+SELECT t.reconcile();
+SELECT call, body, tokens FROM t.take();
+SELECT t.answer();
+
+-- Cut off: within six hours it goes on, later it begins anew.
+SELECT _reconcile_begin() AS run \gset
+SELECT step FROM _reconcile_next(:run);
+SELECT _reconcile_take(:run, 'organizations', 200, '{"data": [], "additional_data": {"next_cursor": "abc"}}');
+SELECT path ~ 'cursor=abc' AS next_page FROM _reconcile_next(:run);
+SELECT t.error(format('SELECT _reconcile_take(%s, %L, 200, %L)', :run, 'organizations', '{"data": 7}'));
+SELECT t.error(format('SELECT _reconcile_take(%s, %L, 500, %L)', :run, 'organizations', '{"error": "oops"}'));
+SELECT _reconcile_take(:run, 'organizations', 400, '{"error": "bad cursor"}');
+SELECT path ~ 'cursor' AS next_page FROM _reconcile_next(:run);
+SELECT _reconcile_begin() AS run \gset
+SELECT count(*) FROM reconcile_steps WHERE started_at IS NOT NULL AND step = 'organizations';
+UPDATE reconcile_steps SET asked_at = asked_at - interval '7 hours';
+SELECT _reconcile_begin() AS run \gset
+SELECT count(*) FROM reconcile_steps WHERE started_at IS NOT NULL;
+DELETE FROM reconcile_steps;
+-- A large part missing: nothing is concluded.
+INSERT INTO links (kind, division, exact_id, pipedrive_id, sent, first_sent, last_sent) SELECT 'product', 100, t.id('77', n), 7000 + n, '{}', now() - interval '1 day', now() - interval '1 day' FROM generate_series(1, 25) n;
+SELECT t.error('SELECT t.reconcile()');
+-- What live orders need is left to them.
+SELECT count(*) AS day FROM _pipedrive_day();
+UPDATE budgets SET limit_value = 1000, remaining = 150, booked = 0 WHERE side = 'pipedrive' AND kind = 'day';
+SELECT _pipedrive_reserve(10, 3) > 0 AS refused_as_history, _pipedrive_reserve(10, 2) > 0 AS refused_as_open, _pipedrive_reserve(10, 1) > 0 AS refused_as_live;
+ROLLBACK;
