@@ -39,6 +39,7 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
     ('negative_lines', 'send', '^(send|value_only)$', 'send: lines with a negative quantity are sent as they are; value_only: such deals carry their value without lines (set by itself when Pipedrive refuses one)'),
     ('zero_lines', 'send', '^(send|skip)$', 'send: lines of quantity zero are sent; skip: they are left out (set by itself when Pipedrive refuses one)'),
     ('won_time_on_create', 'on', '^(on|off)$', 'on: a deal made as won or lost gets its time in the same call; off: in a second one, for 5 tokens more (set by itself when Pipedrive refuses it)'),
+    ('live_orders_most', '200', '^[1-9][0-9]{0,5}$', 'When more orders than this change at once, only those of the last seven days count as live; the others do not use what is kept for live orders'),
     ('live_reserve_percent', '20', '^[0-9]{1,2}$', 'Part of the daily tokens kept for live orders; history and catalogue stop there, open orders at half of it'),
     ('daily_tokens', NULL, '^[0-9]{1,9}$', 'Daily tokens of the Pipedrive company when its answers do not tell (30,000 x plan x seats)'),
     ('burst_limit', NULL, '^[0-9]{1,9}$', 'Requests per 2 seconds when the answers do not tell; 0 = none'),

@@ -788,6 +788,10 @@ BEGIN
         UPDATE feed_positions SET short_select = true WHERE division = p_division AND feed = p_feed;
         RETURN 'retry';
     END IF;
+    IF p_status = 400 AND v_pos.short_select THEN
+        -- Without its optional fields it is refused as well: these were not the reason, and are asked for again next time.
+        UPDATE feed_positions SET short_select = false WHERE division = p_division AND feed = p_feed;
+    END IF;
     IF v_def.mode = 'function' AND p_status IN (400, 403, 404, 500) THEN
         -- No answer where to start: from the beginning, which is slow but complete.
         INSERT INTO feed_positions (division, feed, last_timestamp)

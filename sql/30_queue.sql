@@ -53,6 +53,7 @@ COMMENT ON COLUMN links.last_verified IS 'Last seen in a list of Pipedrive.';
 COMMENT ON COLUMN links.last_error IS 'Last refusal.';
 -- Without kind: an index that a look-up by the key could use looks cheaper to the planner while this table is small.
 CREATE INDEX links_pipedrive ON links (pipedrive_id);
+CREATE INDEX links_gone ON links (kind) WHERE gone_at IS NOT NULL;
 CREATE INDEX links_unread ON links (division, exact_id) WHERE lines_unread;
 SELECT pg_catalog.pg_extension_config_dump('links', '');
 

@@ -99,6 +99,7 @@ CREATE FUNCTION _calls_deals(p_division integer[], p_id uuid[], p_show_pending b
     AS $$
 DECLARE
     v_policies  boolean := EXISTS (SELECT FROM field_policies p WHERE p.kind = 'deal');
+    v_gone      boolean := EXISTS (SELECT FROM links l WHERE l.gone_at IS NOT NULL AND l.kind <> 'deal');
     v_lines     text := CASE WHEN v_policies THEN _field_policy('deal', 'lines') ELSE 'exact' END;
 BEGIN
     -- plpgsql, because it keeps its plan: planning this takes longer than running it.
@@ -121,6 +122,16 @@ BEGIN
           FROM w WHERE w.organization_exact_id IS NOT NULL AND w.organization_id IS NULL
         UNION
         SELECT ln.division, ln.order_id, 'product', ln.item FROM ln WHERE ln.product_id IS NULL
+        UNION
+        -- What a person deleted is there no longer for what is new; what is there already keeps it.
+        SELECT w.division, w.exact_id, 'organization', w.organization_exact_id
+          FROM w WHERE v_gone AND w.pipedrive_id IS NULL
+           AND EXISTS (SELECT FROM links x WHERE x.kind = 'organization' AND x.division = w.division AND x.exact_id = w.organization_exact_id AND x.gone_at IS NOT NULL)
+        UNION
+        SELECT ln.division, ln.order_id, 'product', ln.item
+          FROM ln WHERE v_gone
+           AND EXISTS (SELECT FROM links x WHERE x.kind = 'product' AND x.division = ln.division AND x.exact_id = ln.item AND x.gone_at IS NOT NULL)
+           AND NOT EXISTS (SELECT FROM line_links k WHERE k.division = ln.division AND k.order_id = ln.order_id AND k.line_id = ln.line_id AND k.product_id = ln.product_id)
     ), go AS MATERIALIZED (
         SELECT w.* FROM w
          WHERE p_show_pending OR NOT EXISTS (SELECT FROM need n WHERE n.division = w.division AND n.exact_id = w.exact_id)

@@ -39,6 +39,10 @@ BEGIN
      WHERE b.side = 'pipedrive' AND b.kind = 'day' AND b.reset_at <= v_now;
     SELECT * INTO v FROM budgets b WHERE b.side = 'pipedrive' AND b.kind = 'day' FOR UPDATE;
     available := v.remaining - v.booked;
+    -- Refused for want of tokens, and the silence is over: nobody knows for certain when the service's day begins, so one job tries.
+    IF available <= 0 AND v.booked = 0 AND v.blocked_until <= v_now AND v.blocked_reason = _plain_reason('daily', NULL, NULL, NULL) THEN
+        available := 30;
+    END IF;
     day_limit := v.limit_value;
     blocked_until := v.blocked_until;
     blocked_reason := v.blocked_reason;
@@ -314,7 +318,7 @@ COMMENT ON FUNCTION _suspect_job() IS 'The job that _take_batch(1) claims: when 
 
 -- -------------------------------------------------------------- signals → jobs
 
-CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lane integer[], p_priority bigint[]) RETURNS void
+CREATE FUNCTION _want_jobs(p_kind text, p_division integer[], p_id uuid[], p_lane integer[], p_priority bigint[], p_changed boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     -- Keys only: tables that fill and empty fool the statistics.
@@ -332,16 +336,17 @@ BEGIN
            dirty = j.dirty OR j.state IN ('sending', 'unknown') OR coalesce(j.next_attempt_at = 'infinity', false),
            -- New content is a new chance, but for what a person deleted or archived at Pipedrive: that waits for replay(),
            -- or for reconcile() to see it there again.  What waits for a limit or after a failure keeps waiting.
-           state = CASE WHEN j.state = 'dead' AND EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND (l.gone_at IS NOT NULL OR l.archived_at IS NOT NULL)) THEN 'dead'
+           state = CASE WHEN j.state = 'dead' AND (NOT p_changed OR EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND (l.gone_at IS NOT NULL OR l.archived_at IS NOT NULL))) THEN 'dead'
                         WHEN j.state IN ('dead', 'blocked') OR j.state = 'waiting' AND coalesce(j.class = 'sums', false) THEN 'ready' ELSE j.state END,
-           attempts = CASE WHEN j.state = 'dead' THEN 0 ELSE j.attempts END,
-           updated_at = clock_timestamp();
+           attempts = CASE WHEN j.state = 'dead' AND p_changed THEN 0 ELSE j.attempts END,
+           -- Since when it is dead is told.
+           updated_at = CASE WHEN j.state = 'dead' AND NOT p_changed THEN j.updated_at ELSE clock_timestamp() END;
     IF EXISTS (SELECT FROM queue_floors f WHERE f.what = 'ready') THEN
         PERFORM _floor_lower(m.lane, m.priority) FROM (SELECT x.lane, x.priority FROM unnest(p_lane, p_priority) AS x(lane, priority) ORDER BY x.lane, x.priority LIMIT 1) m;
     END IF;
 END
     $$;
-COMMENT ON FUNCTION _want_jobs(text, integer[], uuid[], integer[], bigint[]) IS 'Queues objects to be looked at, one row each; the better lane wins.';
+COMMENT ON FUNCTION _want_jobs(text, integer[], uuid[], integer[], bigint[], boolean) IS 'Queues objects to be looked at, one row each; the better lane wins. Not changed but needed by another: a dead letter stays one.';
 
 CREATE FUNCTION _want_deals(p_division integer[], p_id uuid[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -355,6 +360,7 @@ DECLARE
     v_i  uuid[];
     v_l  integer[];
     v_p  bigint[];
+    v_most  integer := setting('live_orders_most')::integer;
 BEGIN
     SELECT array_agg(x.division), array_agg(x.id), array_agg(x.lane), array_agg(x.priority) INTO v_d, v_i, v_l, v_p
       FROM (SELECT DISTINCT k.division, k.id, w.lane, w.priority
@@ -364,15 +370,21 @@ BEGIN
     IF v_d IS NULL THEN
         RETURN;
     END IF;
+    -- So many at once are no orders that come in: all were changed at Exact.  They must not use what is kept for those that do.
+    IF (SELECT count(*) FROM unnest(v_l) AS l(lane) WHERE l.lane = 1) + (SELECT count(*) FROM (SELECT FROM jobs j WHERE j.state = 'ready' AND j.lane <= 1 AND j.kind = 'deal' LIMIT v_most) x) > v_most THEN
+        SELECT array_agg(CASE WHEN x.lane = 1 AND o.order_date < today(x.division) - 7 THEN 2 ELSE x.lane END ORDER BY x.n) INTO v_l
+          FROM unnest(v_d, v_i, v_l) WITH ORDINALITY AS x(division, id, lane, n)
+         CROSS JOIN LATERAL (SELECT y.order_date FROM exact_sales_orders y WHERE y.division = x.division AND y.id = x.id OFFSET 0) o;
+    END IF;
     PERFORM _want_jobs('deal', v_d, v_i, v_l, v_p);
     -- What they need and has no link yet, just before them in the same lane.
-    PERFORM _want_jobs('organization', array_agg(o.division), array_agg(o.ordered_by), array_agg(k.lane), array_agg(k.priority - 3))
+    PERFORM _want_jobs('organization', array_agg(o.division), array_agg(o.ordered_by), array_agg(k.lane), array_agg(k.priority - 3), false)
        FROM unnest(v_d, v_i, v_l, v_p) AS k(division, id, lane, priority)
        JOIN exact_sales_orders o ON o.division = k.division AND o.id = k.id
       WHERE o.ordered_by IS NOT NULL
         AND NOT EXISTS (SELECT FROM links l WHERE l.kind = 'organization' AND l.division = o.division AND l.exact_id = o.ordered_by)
      HAVING count(*) > 0;
-    PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.item), array_agg(x.lane), array_agg(x.priority))
+    PERFORM _want_jobs('product', array_agg(x.division), array_agg(x.item), array_agg(x.lane), array_agg(x.priority), false)
        FROM (SELECT s.division, coalesce(s.item, '00000000-0000-0000-0000-000000000000') AS item, min(k.lane) AS lane, min(k.priority - 2) AS priority
                FROM unnest(v_d, v_i, v_l, v_p) AS k(division, id, lane, priority)
                JOIN exact_sales_order_lines s ON s.division = k.division AND s.order_id = k.id AND s.deleted_at IS NULL
@@ -686,7 +698,7 @@ BEGIN
         -- Before the first create of a kind, what is there already is looked through.
         IF v_kind <> 'groups' AND EXISTS (SELECT FROM intents i WHERE i.id > v_first AND i.kind = v_kind AND i.operation = 'create') THEN
             v_scan := _scan_state(v_kind);
-            IF v_scan <> 'fresh' OR EXISTS (SELECT FROM intents u WHERE u.state = 'unknown' AND u.kind = v_kind) THEN
+            IF v_scan <> 'fresh' OR EXISTS (SELECT FROM intents u WHERE u.state = 'unknown' AND u.kind = v_kind AND u.operation = 'create') THEN
                 IF v_scan = 'never' THEN
                     PERFORM _ask_look(v_kind || 's', 'scan', NULL);
                     IF v_kind = 'deal' THEN PERFORM _ask_look('archived_deals', 'scan', NULL); END IF;

@@ -256,10 +256,12 @@ CREATE FUNCTION _pipedrive_closed(p_outcome text, p_wait_ms bigint, p_error text
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
     UPDATE budgets b
-       SET blocked_until = CASE p_outcome WHEN 'daily' THEN coalesce(clock_timestamp() + make_interval(secs => p_wait_ms / 1000.0), least(b.reset_at, clock_timestamp() + interval '10 minutes'))
+       SET blocked_until = CASE p_outcome WHEN 'daily' THEN coalesce(clock_timestamp() + make_interval(secs => p_wait_ms / 1000.0), least(b.reset_at, clock_timestamp() + interval '30 minutes'))
                                           WHEN 'auth' THEN clock_timestamp() + interval '10 minutes' ELSE clock_timestamp() + interval '45 minutes' END,
            blocked_reason = _plain_reason(p_outcome, NULL, NULL, p_error),
-           remaining = CASE WHEN p_outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END
+           remaining = CASE WHEN p_outcome = 'daily' THEN least(b.remaining, 0) ELSE b.remaining END,
+           -- How long the service asks to wait tells when its day begins.
+           reset_at = CASE WHEN p_outcome = 'daily' AND p_wait_ms BETWEEN 60000 AND 90000000 THEN clock_timestamp() + make_interval(secs => p_wait_ms / 1000.0) ELSE b.reset_at END
      WHERE b.side = 'pipedrive' AND b.kind = 'day' $$;
 COMMENT ON FUNCTION _pipedrive_closed(text, bigint, text) IS 'Pipedrive refuses everything (daily, auth, blocked): nothing is sent for a while, and status says why. resume() ends it.';
 
@@ -310,7 +312,11 @@ BEGIN
         END IF;
     END IF;
     IF EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok') THEN
-        UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL
+        UPDATE budgets b SET blocked_until = NULL, blocked_reason = NULL,
+               -- A trial after the day had been used up, and the answers do not tell what is left: a new day has begun.
+               remaining = CASE WHEN t.new_day THEN b.limit_value ELSE b.remaining END, spent_today = CASE WHEN t.new_day THEN 0 ELSE b.spent_today END,
+               reset_at = CASE WHEN t.new_day THEN v_now + interval '1 day' ELSE b.reset_at END
+          FROM (SELECT x.blocked_until <= v_now AND x.remaining <= 0 AND x.blocked_reason = _plain_reason('daily', NULL, NULL, NULL) AS new_day FROM budgets x WHERE x.side = 'pipedrive' AND x.kind = 'day') t
          WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome IN ('daily', 'auth', 'blocked')));
     END IF;
 END

@@ -272,6 +272,13 @@ BEGIN
        AND (v.what IN ('lines', 'discounts') OR NOT EXISTS (SELECT FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id AND l.lines_unread)
             OR NOT EXISTS (SELECT FROM looks k WHERE k.what = 'lines' AND k.done_at IS NULL))
        AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND v_kind = 'deal' AND k.what IN ('deals', 'archived_deals') AND v.what IN ('deals', 'archived_deals'));
+    -- Nobody waits for a list when none is left to be read.  What is unknown even then is asked for anew.
+    IF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL) THEN
+        PERFORM _ask_looks();
+        UPDATE jobs j SET state = 'ready', next_attempt_at = NULL, reason = NULL, class = NULL, updated_at = clock_timestamp()
+         WHERE (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
+           AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id) AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL);
+    END IF;
     -- Reading lines back is routine and told by the table alone.
     RETURN CASE WHEN v.reason = 'verify' THEN format('verified %s against Pipedrive: %s seen, %s differ from what was known, %s adopted', v.what, v.rows, v.differ, v.adopted)
                 WHEN v.reason IN ('scan', 'start', 'unknown') THEN format('looked through %s at Pipedrive (%s): %s seen, %s adopted', v.what, v.reason, v.rows, v.adopted) END;

@@ -263,8 +263,8 @@ BEGIN
             INSERT INTO jobs AS j (kind, division, exact_id, lane, priority, state, class, reason)
             VALUES (s.kind, s.division, s.exact_id, 4, 0, 'dead', 'ours', _plain_reason('gone', NULL, NULL, NULL))
             ON CONFLICT (kind, division, exact_id) DO UPDATE SET state = 'dead', class = excluded.class, reason = excluded.reason, next_attempt_at = NULL, lease_until = NULL, updated_at = clock_timestamp();
-        ELSIF d->>'gone' = 'false' OR d ? 'follow' OR d->>'archived' = 'true' THEN
-            -- What it waited for a person for is settled, or told by view drift from now on.
+        ELSIF d->>'gone' = 'false' OR d ? 'follow' THEN
+            -- What it waited for a person for is settled.
             DELETE FROM jobs j WHERE j.kind = s.kind AND j.division = s.division AND j.exact_id = s.exact_id AND j.state = 'dead';
         END IF;
     END LOOP;

@@ -142,6 +142,10 @@ BEGIN
     IF NOT (SELECT ready FROM _pipedrive_account()) THEN
         RETURN NULL;
     END IF;
+    IF _verifying() THEN
+        RAISE EXCEPTION 'this database was restored, and what it knows of Pipedrive is still being verified' USING ERRCODE = 'object_not_in_prerequisite_state',
+            DETAIL = 'What differs now was sent after the backup, and is no edit by a person.', HINT = 'Call exact_pd_sync.reconcile() again when status no longer says so.';
+    END IF;
     -- One whose session died.
     UPDATE sync_runs SET state = 'failed', finished_at = clock_timestamp(), error = 'the session ended' WHERE what = 'reconcile' AND state = 'running';
     v_run := _run_begin('reconcile');
@@ -287,18 +291,20 @@ BEGIN
 
     FOR v IN
         SELECT l::links AS link, x.remote, (r->>'value')::numeric AS value, (r->>'products_count')::integer AS lines,
-               _body_diff(x.remote, l.sent) IS NOT NULL OR l.kept IS NOT NULL AS differs
+               x.differs, k.n <> coalesce((r->>'products_count')::integer, k.n) OR k.n > 0 AND abs(k.value - (r->>'value')::numeric) >= 0.01 OR 'lines' = ANY (l.kept) AS lines_differ
           FROM jsonb_array_elements(p_rows) r
           JOIN links l ON l.kind = p_kind AND l.pipedrive_id = (r->>'id')::bigint AND NOT l.follower AND l.gone_at IS NULL AND l.archived_at IS NULL
-         CROSS JOIN LATERAL (SELECT _remote_sent(p_kind, r) AS remote OFFSET 0) x
+         CROSS JOIN LATERAL (SELECT y.remote, _body_diff(y.remote, l.sent) IS NOT NULL OR l.kept IS NOT NULL AS differs FROM (SELECT _remote_sent(p_kind, r) AS remote OFFSET 0) y OFFSET 0) x
+          LEFT JOIN LATERAL (SELECT count(*) AS n, round(sum(z.quantity * z.item_price * (1 - z.discount / 100)), 2) - coalesce(l.discount_sent, 0) AS value
+                               FROM line_links z WHERE p_kind = 'deal' AND z.division = l.division AND z.order_id = l.exact_id) k ON true
          WHERE coalesce((r->>'is_deleted')::boolean, false) = false AND coalesce((r->>'is_archived')::boolean, false) = false
-           AND (p_kind = 'deal' OR _body_diff(x.remote, l.sent) IS NOT NULL OR l.kept IS NOT NULL)
     LOOP
+        CONTINUE WHEN v.differs IS NOT TRUE AND v.lines_differ IS NOT TRUE;
         CONTINUE WHEN _in_motion(v.link, p_asked);
         IF v.differs THEN
             PERFORM _judge_fields(v.link, v.remote, p_asked);
         END IF;
-        IF p_kind = 'deal' THEN
+        IF v.lines_differ THEN
             PERFORM _judge_lines(v.link, v.lines, v.value, p_asked);
         END IF;
     END LOOP;

@@ -42,15 +42,18 @@ CREATE FUNCTION _first_run_cost(OUT deals bigint, OUT organizations bigint, OUT 
     SET jit = off
     AS $$
     WITH d AS MATERIALIZED (
-        SELECT l.division, l.exact_id, o.ordered_by, s.lines
+        SELECT l.division, l.exact_id, o.ordered_by, s.lines, c.closing
           FROM deal_lanes l JOIN exact_sales_orders o ON o.division = l.division AND o.id = l.exact_id
          CROSS JOIN LATERAL (SELECT count(*) AS lines FROM exact_sales_order_lines x WHERE x.division = o.division AND x.order_id = o.id AND x.deleted_at IS NULL) s
+         -- Rounding cents that one more call closes.
+         CROSS JOIN LATERAL (SELECT _closing_discount(sum(p.quantity * p.item_price * (1 - p.discount / 100)), max(z.total)) IS NOT NULL AS closing
+                               FROM order_sums z JOIN wanted_deal_products p ON p.division = z.division AND p.order_id = z.order_id WHERE z.division = o.division AND z.order_id = o.id OFFSET 0) c
          WHERE l.in_window AND NOT EXISTS (SELECT FROM links k WHERE k.kind = 'deal' AND k.division = l.division AND k.exact_id = l.exact_id)),
     c AS (
         SELECT (SELECT count(*) FROM d) AS deals,
                (SELECT count(DISTINCT (d.division, d.ordered_by)) FROM d WHERE d.ordered_by IS NOT NULL AND NOT EXISTS (SELECT FROM links k WHERE k.kind = 'organization' AND k.division = d.division AND k.exact_id = d.ordered_by)) AS organizations,
                (SELECT count(*) FROM exact_items i WHERE NOT EXISTS (SELECT FROM links k WHERE k.kind = 'product' AND k.division = i.division AND k.exact_id = i.id)) AS products,
-               (SELECT coalesce(sum(5 + 25 * (d.lines / 100) + least(5 * (d.lines % 100), CASE WHEN d.lines % 100 > 0 THEN 25 ELSE 0 END)), 0) FROM d)
+               (SELECT coalesce(sum(5 + 25 * (d.lines / 100) + least(5 * (d.lines % 100), CASE WHEN d.lines % 100 > 0 THEN 25 ELSE 0 END) + CASE WHEN d.closing THEN 5 ELSE 0 END), 0) FROM d)
                -- Missing options of Artikelgroep go with one call.
                + (SELECT coalesce(sum(g.tokens), 0) FROM _calls_groups() g) AS deal_tokens)
     SELECT c.deals, c.organizations, c.products, (c.deal_tokens + 5 * (c.organizations + c.products))::bigint,

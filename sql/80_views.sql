@@ -29,10 +29,9 @@ SELECT j.id AS job, j.kind, j.division, j.exact_id, n.number, n.name, _object_te
  CROSS JOIN LATERAL _dead_cause(j.reason) c
  CROSS JOIN LATERAL (
         SELECT count(*) AS holds_back,
-               (SELECT string_agg(_object_text(x.kind, y.number, y.name), ', ' ORDER BY x.priority, x.exact_id)
-                  FROM (SELECT w.* FROM job_needs d JOIN jobs w ON w.id = d.job_id
-                         WHERE j.kind <> 'deal' AND d.kind = j.kind AND d.division = j.division AND d.exact_id = j.exact_id ORDER BY w.priority, w.exact_id LIMIT 5) x
-                 CROSS JOIN LATERAL _object_name(x.kind, x.division, x.exact_id) y) AS held_back
+               (SELECT string_agg('Order ' || x.order_number, ', ' ORDER BY x.priority, x.order_number)
+                  FROM (SELECT w.priority, o.order_number FROM job_needs d JOIN jobs w ON w.id = d.job_id JOIN exact_sales_orders o ON o.division = w.division AND o.id = w.exact_id
+                         WHERE j.kind <> 'deal' AND d.kind = j.kind AND d.division = j.division AND d.exact_id = j.exact_id ORDER BY w.priority, o.order_number LIMIT 5) x) AS held_back
           FROM job_needs d WHERE j.kind <> 'deal' AND d.kind = j.kind AND d.division = j.division AND d.exact_id = j.exact_id) h
  -- What waits for room in the plan or for a token is not dead, but needs a person all the same.
  WHERE j.state = 'dead' OR j.state = 'waiting' AND j.class IN ('capacity', 'auth')

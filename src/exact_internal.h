@@ -62,9 +62,6 @@ extern void epds_pause(long milliseconds);
 /* Throw unless the configured site may be talked to. */
 extern void epds_check_base_url(const char *base_url);
 
-/* Law 10: throws. */
-extern void epds_throw_not_this_instance(void);
-
 /* -------------------------------- oauth_endpoint.c: one call for a token pair */
 
 typedef struct EpdsTokenAnswer

@@ -37,6 +37,8 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 
+#include "instance.h"
+
 /* The timeline that WAL is written to; on a standby, the one being replayed. */
 static TimeLineID
 current_timeline(void)
@@ -74,4 +76,18 @@ epds_instance_identity(PG_FUNCTION_ARGS)
 	escape_json(&json, get_database_name(MyDatabaseId));
 	appendStringInfo(&json, ", \"control_inode\": \"" UINT64_FORMAT "\"}", (uint64) control.st_ino);
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(json.data, json.len));
+}
+
+/*
+ * epds_throw_not_this_instance
+ *		The one ERROR for everything that would have talked to the outside.
+ */
+void
+epds_throw_not_this_instance(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(EPDS_NOT_THIS_INSTANCE),
+			 errdetail("Nothing goes out until a person has said that this is the one that should: two databases with the same tokens and links would undo each other's work."),
+			 errhint("When the original no longer runs: SELECT exact_pd_sync.confirm_instance();")));
 }

@@ -52,6 +52,7 @@
 #include "credentials.h"
 #include "exact_internal.h"
 #include "http.h"
+#include "instance.h"
 #include "tx.h"
 
 /* Earliest refresh: 570 of 600 seconds. */
@@ -195,16 +196,6 @@ check_usable(const TokenInfo *info)
 				 errhint("Open the address that SELECT exact_pd_sync.exact_authorize_url() gives, then CALL exact_pd_sync.exact_authorize('…').")));
 	if (!state_is(info, "ok"))
 		throw_auth_required(info->last_error, info->refused);
-}
-
-void
-epds_throw_not_this_instance(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("this database is a copy, restored or promoted"),
-			 errdetail("Nothing goes out until a person has said that this is the one that should: two databases with the same tokens and links would undo each other's work."),
-			 errhint("When the original no longer runs: SELECT exact_pd_sync.confirm_instance();")));
 }
 
 /* ------------------------------------------------------------- rotation */

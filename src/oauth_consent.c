@@ -21,6 +21,7 @@
 #include "compat.h"
 #include "credentials.h"
 #include "exact_internal.h"
+#include "instance.h"
 #include "hex.h"
 #include "tx.h"
 #include "worker.h"

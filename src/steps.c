@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 
 #include "budget.h"
+#include "instance.h"
 #include "json_scan.h"
 #include "pipedrive.h"
 #include "pipedrive_classify.h"
@@ -146,6 +147,7 @@ call(Run *run, const Step *step, EpdsHttpAnswer *answer)
 		epds_pace_seen(&run->pace, sent_ms, verdict.limits.burst_limit,
 					   verdict.limits.daily_limit,
 					   verdict.limits.daily_remaining);
+		epds_pace_clock(&run->pace, verdict.limits.server_time);
 
 		if (verdict.outcome == EPDS_OUTCOME_BURST && attempt < CALL_ATTEMPTS)
 		{
@@ -180,11 +182,7 @@ begin_run(Run *run)
 	epds_tx_begin();
 	epds_sql("SELECT exact_pd_sync._instance_ok()", 0, NULL);
 	if (!epds_sql_bool(0, 0, false))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this database is a copy, restored or promoted"),
-				 errdetail("Nothing goes out until a person says that this database is the one."),
-				 errhint("SELECT exact_pd_sync.confirm_instance()")));
+		epds_throw_not_this_instance();
 	if (!epds_pipedrive_account(&run->account))
 	{
 		if (run->steps->idle != NULL)

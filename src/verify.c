@@ -35,6 +35,7 @@
 
 #include "compat.h"
 #include "exact_internal.h"
+#include "instance.h"
 #include "json_scan.h"
 #include "pipedrive.h"
 #include "tx.h"
@@ -166,7 +167,7 @@ static const char *
 obstacle(const Probe *probe, const Access *access)
 {
 	if (!access->instance_ok)
-		return "this database is a copy, restored or promoted";
+		return EPDS_NOT_THIS_INSTANCE;
 	if (!probe->exact)
 		return access->pipedrive_ready ? NULL : "the account is not configured";
 	if (access->exact_url == NULL)

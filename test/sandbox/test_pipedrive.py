@@ -447,6 +447,24 @@ class TestOthers(Case):
         self.assertEqual(two, self.ok("GET", "/api/v2/deals/%d" % deal)["org_id"])
         self.refused("PATCH", "/api/v2/organizations/%d" % one, {"name": "x"}, 404)
 
+    def test_merge_fills_what_is_empty(self):
+        code, other = self.field("organizationFields", "Exact-ID"), self.field("organizationFields", "Debiteur")
+        one = self.ok("POST", "/api/v2/organizations", {"name": "A", "address": {"value": "Dorp 1"}, "custom_fields": {code: "a", other: "1"}})["id"]
+        two = self.ok("POST", "/api/v2/organizations", {"name": "B", "custom_fields": {other: "2"}})["id"]
+        self.ok("PUT", "/api/v1/organizations/%d/merge" % one, {"merge_with_id": two})
+        stays = self.ok("GET", "/api/v2/organizations/%d" % two)
+        self.assertEqual(("B", "Dorp 1", "a", "2"), (stays["name"], stays["address"]["value"], stays["custom_fields"][code], stays["custom_fields"][other]))
+
+    def test_merge_of_deals_moves_lines(self):
+        product = self.product()
+        deals = [self.deal(), self.deal()]
+        for deal in deals:
+            self.ok("POST", "/api/v2/deals/%d/products" % deal, {"product_id": product, "item_price": 5, "quantity": 2}, 201)
+        self.ok("PUT", "/api/v1/deals/%d/merge" % deals[0], {"merge_with_id": deals[1]})
+        self.assertEqual(20, self.ok("GET", "/api/v2/deals/%d" % deals[1])["value"])
+        self.assertEqual(2, len(self.ok("GET", "/api/v2/deals/%d/products" % deals[1])))
+        self.assertTrue(self.ok("GET", "/api/v2/deals/%d" % deals[0])["is_deleted"])
+
     def test_persons(self):
         person = self.ok("POST", "/api/v2/persons", {"name": "Anja Smit", "emails": [{"value": "a@b.example"}]})
         self.assertEqual(("Anja", True), (person["first_name"], person["emails"][0]["primary"]))

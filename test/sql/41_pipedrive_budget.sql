@@ -54,6 +54,8 @@ SELECT resume('history');
 SELECT _delivery_wait() AS at_once;
 SELECT coalesce(body->>'title', body->>'name') AS title FROM t.take();
 SELECT t.answer();
+-- A search that began in the middle of the queue is made again within a tenth of a second; that is not meant here.
+UPDATE queue_floors SET until = clock_timestamp();
 SELECT _delivery_wait() AS nothing;
 
 -- What a batch cannot pay goes back whole, from the end.

@@ -235,7 +235,8 @@ $t->patch('/exact/orders/51002', { your_ref => 'met het nieuwe token' });
 $t->poll('orders');
 ok($t->wait_for(q{SELECT state || ': ' || detail FROM exact_pd_sync.status WHERE part = 'sending'},
 		'red: Pipedrive does not accept the API token; 1 jobs wait'), '... status is red');
-is(dead(), '', '... and no record is blamed for it');
+is( $t->sql(q{SELECT string_agg(DISTINCT d.class || ' ' || j.state, ', ') FROM exact_pd_sync.dead_letters d JOIN exact_pd_sync.jobs j ON j.id = d.job}),
+	'auth waiting', '... and no record is blamed for it: it waits');
 ($rc, $out, $err) = $t->try('CALL exact_pd_sync.setup_pipedrive()');
 like($err, qr/ERROR:  28000: Pipedrive does not accept this account.*HINT: .*set_pipedrive_account/s, '... setup_pipedrive() is an error that says what to do');
 unlike("$err$out", qr/\Q$old\E/, '... without the token');

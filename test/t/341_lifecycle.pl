@@ -245,16 +245,23 @@ foreach my $change (
 }
 setting('exact_pd_sync.poll_interval');
 
-# Fewer connections count at once, not when there is nothing left to send.
+# Fewer connections count at once, not when there is nothing left to send.  Two requests hang, so that there is
+# always one under way.
 $t->switches(pipedrive_latency_ms => 150);
-$t->post('/exact/orders', { count => 20, lines => 1 });
+$t->pause;
+$t->post('/exact/orders', { count => 30, lines => 1 });
 $t->poll('orders');
-ok($t->wait_for(q{SELECT query LIKE 'sending _ requests' AND query > 'sending 3' FROM pg_stat_activity WHERE backend_type = 'exact_pd_sync delivery'}), 'several requests are under way');
+$t->fault(side => 'pipedrive', path => 'deals', method => 'POST', times => 2, action => { hang => 'headers', seconds => 120 });
+$t->resume;
+my $until = time + 30;
+until (grep { $_->{hits} == 2 } @{ $t->get('/faults') })
+{
+	die 'no request hangs' if time > $until;
+	usleep(10_000);
+}
 setting('exact_pd_sync.max_connections', 1);
-ok($t->wait_for(q{SELECT query = 'sending 1 requests' FROM pg_stat_activity WHERE backend_type = 'exact_pd_sync delivery'}), 'max_connections is lowered');
-$t->reset_stats;
-$t->wait_for('SELECT count(*) < 8 FROM exact_pd_sync.jobs');
-is($t->stats('pipedrive')->{peak_in_flight}, 1, '... which counts for what is still to be sent');
+ok( $t->wait_for(q{SELECT query = 'sending 1 requests' AND (SELECT count(*) > 8 FROM exact_pd_sync.jobs) FROM pg_stat_activity WHERE backend_type = 'exact_pd_sync delivery'}, 't', 20),
+	'max_connections, lowered, counts for what is still to be sent');
 setting('exact_pd_sync.max_connections');
 $t->switches(pipedrive_latency_ms => 0);
 complete('after fewer connections');
@@ -320,12 +327,14 @@ $t->node->reload;
 my $warnings = () = $t->log_since($position) =~ /WARNING: .*no free worker slot/g;
 cmp_ok($warnings, '<=', 2, 'the log says it once for each look at the settings');
 like($t->log_since($position), qr/HINT:  Raise max_worker_processes/, '... and what to do');
+# A try that has just failed: the next one by the clock would be half a minute later.
+is($t->sql('SELECT exact_pd_sync.start_worker()'), 'f', 'start_worker() finds no slot either');
 $t->sql('DROP DATABASE other', db => 'postgres');
 workers_become('sync', 'delivery intake', 'as soon as two are freed it gets them', 20);
 complete('after the shortage');
 $position = $t->log_position;
 $t->sql('CREATE DATABASE other', db => 'postgres');
-my $until = time + 30;
+$until = time + 30;
 usleep(50_000) until $t->log_since($position) =~ /for database "other": no free worker slot/ || time > $until;
 like($t->log_since($position), qr/for database "other": no free worker slot/, 'the next shortage is said again');
 complete('who has workers keeps them');

@@ -85,7 +85,7 @@ class Torture:
         ready = os.path.join(self.options.cluster, "sandbox.json")
         switches = {"log_bodies": True, "call_log_limit": 400000, "exact_minute_limit": 100000, "exact_day_limit": 10000000,
                     "daily_budget": 50000000, "deal_limit": 1000000, "exact_refresh_grace_s": 86400, "exact_page_size": 25,
-                    "exact_error_block": False, "burst_limit": 0 if self.options.kills > 5 else None, "block_after": 0}
+                    "exact_error_block": False, "burst_limit": 0, "block_after": 0}
         log = open(os.path.join(self.options.cluster, "sandbox.log"), "w", encoding="utf-8")
         self.sandbox = subprocess.Popen(
             [sys.executable, os.path.join(HERE, "../sandbox/run.py"), "--orders", str(self.options.orders), "--months", "6",
@@ -147,7 +147,7 @@ class Torture:
     def poller(self, number):
         """A session like pg_cron's: opened, one CALL, closed; whatever happens, the next one comes."""
         dice = random.Random("poller %s %s" % (self.options.seed, number))
-        calls = (["poll_orders"] * 6 + ["poll_all"] * 3 + ["poll_customers", "poll_products", "import_history"])
+        calls = (["poll_orders"] * 6 + ["poll_all"] * 3 + ["poll_customers", "poll_products", "import_history", "reconcile"])
         while not self.ending.is_set():
             what = dice.choice(calls) if self.imported.is_set() else "import_history"
             if number > 1 and not self.imported.is_set():
@@ -373,7 +373,7 @@ class Torture:
         self.control("POST", "/switches", {
             "pipedrive_latency_ms": draw.choice([0, 5, 25, 60, 120]), "exact_latency_ms": draw.choice([0, 5, 25]),
             "list_lag": draw.choice([0, 0, 0.4, 0.8]), "value_delay": draw.choice([0, 0, 0.5]), "shuffle_bulk": draw.random() < 0.15,
-            "bulk_partial": draw.choice([0, 0, 0, 0, 2]), "omit_daily_headers": draw.choice([0.0, 0.3, 1.0]),
+            "bulk_partial": draw.choice([0, 0, 0, 0, 2]), "burst_limit": draw.choice([0, 0, 0, 0, 40]), "omit_daily_headers": draw.choice([0.0, 0.3, 1.0]),
             "exact_shuffle_pages": draw.random() < 0.3, "exact_page_size": draw.choice([7, 25, 60]),
             "exact_duplicate_in_page": draw.choice([False, False, "older_first", "newer_first"])})
 
@@ -497,6 +497,24 @@ class Torture:
                     odd.append(line.strip()[:400])
         return odd
 
+    def reconciled(self):
+        """What reconcile() objects to, which the comparison from outside did not."""
+        tokens = self.writes()
+        for _ in range(2):              # what it found in the storm, rightly or not, is looked at once more
+            error = self.poll("reconcile", "torture reconcile")
+            if error:
+                return [str(error)]
+            left = self.settle(60)
+            if left:
+                return [left]
+        found = [row[0] for row in self.cluster.sql("SELECT d::text FROM exact_pd_sync.drift d LIMIT 20")]
+        equal, text = self.cluster.sql("SELECT equal, summary FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1")[0]
+        spent = self.writes() - tokens
+        return found + ([text] if equal != "t" else []) + (["%d changes were sent" % spent] if spent else [])
+
+    def writes(self):
+        return sum(1 for call in self.control("GET", "/calls?side=pipedrive") if call["method"] != "GET")
+
     def lost_pair(self, business):
         """Without a grace a pair that is lost on its way costs a person one consent; that is said, and one statement mends it."""
         self.control("POST", "/switches", {"exact_refresh_grace_s": 0})
@@ -518,7 +536,7 @@ class Torture:
         self.storm(0)
         self.control("DELETE", "/faults")
         self.control("POST", "/switches", {"pipedrive_latency_ms": 0, "exact_latency_ms": 0, "list_lag": 0, "value_delay": 0, "shuffle_bulk": False,
-                                           "bulk_partial": 0, "omit_daily_headers": 0.0, "exact_page_size": 200, "exact_duplicate_in_page": False})
+                                           "bulk_partial": 0, "omit_daily_headers": 0.0, "burst_limit": 0, "exact_page_size": 200, "exact_duplicate_in_page": False})
         self.check("the import came to its end", [] if self.imported.is_set() else ["it did not"])
         if not self.cluster.wait_alive(60):
             raise Gave("the server is not there")
@@ -529,6 +547,7 @@ class Torture:
         left = self.settle(60)
         spent = self.control("GET", "/stats")["pipedrive"]["tokens"] - tokens
         self.check("nothing more is sent when nothing changes", ["%s tokens were spent" % spent] if spent or left else [])
+        self.check("reconcile() finds both sides equal", self.reconciled())
         self.lost_pair(business)
         self.rest(business, "then: ")
         self.compare(business, "then: ")

@@ -1,0 +1,38 @@
+-- What a person deleted at Pipedrive holds back what is new and needs it, and
+-- nothing else; replay() makes it anew, and who waited goes on.
+BEGIN;
+\getenv tests PG_ABS_SRCDIR
+\set fixture :tests '/fixtures/company.sql'
+\i :fixture
+
+SELECT configure('list_lag', '0');
+SELECT t.stage('accounts', t.account(1)), t.stage('items', t.item(1)), t.order(1, 1);
+SELECT t.send();
+SELECT t.send();
+SELECT kind, pipedrive_id IS NOT NULL AS linked FROM links ORDER BY kind;
+-- The customer and the article are deleted there; a change finds it out.
+UPDATE links SET gone_at = now() WHERE kind IN ('organization', 'product');
+INSERT INTO jobs (kind, division, exact_id, lane, priority, state, class, reason)
+SELECT kind, division, exact_id, 4, 0, 'dead', 'ours', 'gone' FROM links WHERE gone_at IS NOT NULL;
+-- The deal that is there goes on.
+SELECT t.order(1, 1, '{"Status": 21, "InvoiceStatus": 21}');
+SELECT t.fold();
+SELECT call, body->>'status' AS status FROM t.take();
+SELECT t.answer();
+-- A new one waits for both.
+SELECT t.order(2, 1);
+SELECT t.fold();
+SELECT count(*) AS calls FROM t.take();
+SELECT state, reason FROM jobs WHERE kind = 'deal';
+SELECT kind FROM job_needs ORDER BY kind;
+SELECT kind, holds_back FROM dead_letters ORDER BY kind;
+-- Made anew, and everybody follows.
+SELECT replay(class => 'ours');
+SELECT t.send();
+SELECT t.send();
+SELECT kind, state, reason FROM jobs;
+SELECT count(*) AS deals, count(DISTINCT sent->'org_id') AS organizations,
+       bool_and((sent->>'org_id')::bigint = (SELECT pipedrive_id FROM links WHERE kind = 'organization')) AS the_new_one FROM links WHERE kind = 'deal';
+SELECT count(*) AS lines, count(DISTINCT product_id) AS products,
+       bool_and(product_id = (SELECT pipedrive_id FROM links WHERE kind = 'product')) AS the_new_one FROM line_links;
+ROLLBACK;
