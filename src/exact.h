@@ -50,6 +50,14 @@ extern void epds_exact_get(int division, const char *feed,
 						   const char *path_or_url, bool importing,
 						   EpdsHttpAnswer *answer);
 
+/*
+ * One write, under the same limits and never repeated: what became of a lost
+ * one, its caller looks up.  False: answer->error tells why.  Outside a block.
+ */
+extern bool epds_exact_write(int division, const char *what, const char *method,
+							 const char *path, const char *body,
+							 EpdsHttpAnswer *answer);
+
 /* The same for verify(): no booking, no refresh, no block; answer as it is. */
 extern void epds_exact_probe(const char *access_token, const char *base_url,
 							 const char *path, EpdsHttpAnswer *answer);
