@@ -73,6 +73,7 @@ OBJS = \
 	src/setup.o \
 	src/shared.o \
 	src/steps.o \
+	src/subscribe.o \
 	src/tx.o \
 	src/utility_hook.o \
 	src/verify.o \
@@ -105,6 +106,7 @@ SQL_PIECES = \
 	sql/63_reconcile_end.sql \
 	sql/64_verify_links.sql \
 	sql/65_setup.sql \
+	sql/66_subscribe.sql \
 	sql/70_operator.sql \
 	sql/75_verify.sql \
 	sql/80_views.sql \
