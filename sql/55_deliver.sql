@@ -120,7 +120,14 @@ BEGIN
         UPDATE jobs j SET next_attempt_at = j.next_attempt_at - v_back WHERE j.state = 'waiting' AND j.next_attempt_at BETWEEN v_now AND 'infinity'::timestamptz - interval '1 day';
         UPDATE budgets b SET blocked_until = b.blocked_until - v_back WHERE b.side = 'pipedrive' AND b.blocked_until > v_now;
         UPDATE looks k SET not_before = k.not_before - v_back WHERE k.done_at IS NULL AND k.not_before > v_now;
+    ELSIF p_back_ms < 0 THEN
+        -- Set ahead: the seconds that a list needs to know of a record have not passed.
+        UPDATE intents i SET unknown_at = v_now WHERE i.state = 'unknown';
+        UPDATE looks k SET not_before = v_now + make_interval(secs => setting('list_lag')::integer) WHERE k.done_at IS NULL AND k.not_before IS NOT NULL;
     END IF;
+    -- Whatever the clock said then, it was before now.  A list that was begun before now says nothing of what is announced from now on.
+    UPDATE intents i SET announced_at = least(i.announced_at, v_now), unknown_at = least(i.unknown_at, v_now) WHERE i.announced_at > v_now OR i.unknown_at > v_now;
+    UPDATE looks k SET started_at = v_now WHERE k.done_at IS NULL AND k.started_at > v_now;
     -- When it is not known by how much the clock was set back: a job waits for an hour at most, for a limit a day, like the day itself.
     UPDATE jobs j SET next_attempt_at = v_now
      WHERE j.state = 'waiting' AND j.next_attempt_at > v_now + CASE WHEN j.class = 'limit' THEN interval '25 hours' ELSE interval '65 minutes' END AND j.next_attempt_at < 'infinity';
@@ -131,7 +138,7 @@ BEGIN
     UPDATE looks k SET not_before = v_now WHERE k.done_at IS NULL AND k.not_before > v_now + interval '20 minutes';
 END
 $$;
-COMMENT ON FUNCTION _delivery_times_ahead(bigint) IS 'Jobs, limits and lists that wait for a time that lies too far ahead because the clock was set back: they go on. Called when the worker starts, and with the milliseconds when it sees the clock being set back.';
+COMMENT ON FUNCTION _delivery_times_ahead(bigint) IS 'Jobs, limits and lists that wait for a time that lies too far ahead because the clock was set back: they go on. Called when the worker starts, and with the milliseconds when it sees the clock being set back (negative: ahead).';
 
 CREATE FUNCTION _delivery_start() RETURNS text
     LANGUAGE plpgsql VOLATILE

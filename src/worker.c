@@ -280,7 +280,8 @@ serve_interrupts(void)
 
 /*
  * By how many milliseconds was the clock of the machine set back since the last
- * turn?  0 when it was not, or by so little that nobody waits for it.
+ * turn (negative: ahead)?  0 when it was not, or by so little that nobody waits
+ * for it.
  */
 static int64
 clock_set_back_ms(void)
@@ -290,7 +291,7 @@ clock_set_back_ms(void)
 	int64		back = last_offset == 0 ? 0 : last_offset - offset;
 
 	last_offset = offset;
-	return back >= CLOCK_STEP_MS ? back : 0;
+	return (back >= CLOCK_STEP_MS || back <= -CLOCK_STEP_MS) ? back : 0;
 }
 
 /*
@@ -306,8 +307,9 @@ serve_clock(void)
 	if (back_ms == 0 || my_order.kind != EPDS_WORKER_DELIVERY)
 		return;
 	ereport(LOG,
-			(errmsg("the clock was set back by %lld seconds: what waits is brought forward",
-					(long long) (back_ms / 1000))));
+			(errmsg("the clock was set %s by %lld seconds: what waits is set right",
+					back_ms > 0 ? "back" : "ahead",
+					(long long) (back_ms > 0 ? back_ms : -back_ms) / 1000)));
 	args[0] = psprintf(INT64_FORMAT, back_ms);
 	epds_tx_begin();
 	if (epds_extension_exists())

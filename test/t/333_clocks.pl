@@ -177,16 +177,23 @@ foreach my $jump (7200, -7200, -86400 * 3, 86400 * 3)
 	my $name = ($jump > 0 ? 'ahead' : 'back') . ' by ' . abs($jump) . ' s';
 	my $position = $t->log_position;
 
-	# a job that waits, and one that fails and comes back
-	$t->fault(side => 'pipedrive', method => 'POST', path => 'v2/deals$', times => 1, action => { status => 503, body => '' });
+	# a create that is announced before the jump, whose answer is lost after it
+	my $id = $t->fault(side => 'pipedrive', method => 'POST', path => 'v2/deals$', times => 1, action => { execute => JSON::PP::true, delay_ms => 300, drop => JSON::PP::true });
 	new_order();
 	$t->poll('orders');
+	my $until = time + 60;
+	until ((grep { $_->{id} == $id } @{ $t->get('/faults') })[0]{hits})
+	{
+		die 'no deal is made' if time > $until;
+	}
 	set_clock($jump);
 	new_order();
 	my ($rc, $out, $err) = $t->try('CALL exact_pd_sync.poll_all()');
 	is($rc, 0, "$name: a poll works") or diag($err);
 	all_there($name);
-	like($t->log_since($position), qr/the clock was set back by \d+ seconds/, "$name: the worker says so") if $jump < 0;
+	my $way = $jump > 0 ? 'ahead' : 'back';
+	like($t->log_since($position), qr/the clock was set $way by \d+ seconds/, "$name: the worker says so");
+	cmp_ok(scalar(() = $t->log_since($position) =~ /looked through deals/g), '<', 5, "$name: a list settles what it was read for");
 	set_clock(0);
 	$t->wait_for('SELECT true');
 	new_order();
