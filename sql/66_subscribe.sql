@@ -32,14 +32,10 @@ BEGIN
     IF p_url IS NOT NULL THEN
         PERFORM configure('webhook_callback_url', p_url);
     END IF;
-    IF setting('webhook_callback_url') IS NULL THEN
-        RAISE EXCEPTION 'no address is known for notifications' USING ERRCODE = 'object_not_in_prerequisite_state',
-            HINT = 'CALL exact_pd_sync.subscribe_webhooks(''https://HOST/exact/webhook''); the host must lead to the listener, or to what calls receive_exact_webhook().';
-    END IF;
     RETURN setting('webhook_callback_url');
 END
 $$;
-COMMENT ON FUNCTION _subscribe_begin(text) IS 'Notes the address for notifications, and returns the one in force.';
+COMMENT ON FUNCTION _subscribe_begin(text) IS 'Notes the address for notifications, and returns the one in force; NULL = there is none.';
 
 CREATE FUNCTION _subscribed(p_division integer, p_list text) RETURNS TABLE (id uuid, topic text, callback_url text, n bigint)
     LANGUAGE sql STABLE

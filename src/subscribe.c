@@ -186,14 +186,21 @@ Datum
 epds_subscribe_webhooks(PG_FUNCTION_ARGS)
 {
 	const char *args[1] = {NULL};
+	char	   *url;
 
 	epds_procedure_enter(fcinfo, "subscribe_webhooks");
 	if (!PG_ARGISNULL(0))
 		args[0] = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	epds_tx_begin();
 	epds_sql("SELECT exact_pd_sync._subscribe_begin($1)", 1, args);
+	url = epds_sql_value(0, 0);
 	epds_tx_commit();
-	subscribe_all(true);
+	if (url != NULL)
+		subscribe_all(true);
+	else
+		ereport(NOTICE,
+				(errmsg("no notifications are asked for"),
+				 errhint("CALL exact_pd_sync.subscribe_webhooks('https://HOST/exact/webhook'), where HOST leads to the listener or to what calls receive_exact_webhook().")));
 	epds_procedure_leave();
 	PG_RETURN_VOID();
 }
