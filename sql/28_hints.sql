@@ -33,10 +33,11 @@ CREATE FUNCTION _hint_answered(p_hint webhook_deliveries) RETURNS boolean
             THEN EXISTS (SELECT FROM exact_sales_orders o WHERE o.division = p_hint.division AND o.id = p_hint.key::uuid AND o.deleted_at IS NOT NULL)
         WHEN p_hint.action = 'Delete' THEN p_hint.looks > 0
         WHEN coalesce(_hint_stand(p_hint.division, t.entity, p_hint.key::uuid) > coalesce(p_hint.known_timestamp, 0), false) AND p_hint.looks > 0 THEN true
-        -- Read before the hint came: the order's own time of change is not older than the event.
+        -- Read before the hint came: the order's own time of change is not older than the event.  Two changes
+        -- within a blink look like one; the next poll tells them apart.
         ELSE t.entity = 'order' AND EXISTS (SELECT FROM exact_sales_orders o JOIN divisions d USING (division)
                                              WHERE o.division = p_hint.division AND o.id = p_hint.key::uuid AND o.timestamp IS NOT NULL
-                                               AND o.modified AT TIME ZONE d.time_zone >= p_hint.event_at - interval '1 second')
+                                               AND o.modified AT TIME ZONE d.time_zone >= p_hint.event_at - interval '100 milliseconds')
         END
       FROM webhook_topics t WHERE t.topic = p_hint.topic $$;
 COMMENT ON FUNCTION _hint_answered(webhook_deliveries) IS 'Does staging show what the hint announced?';

@@ -77,9 +77,10 @@ BEGIN
       LEFT JOIN _subscribed(p_division, p_list) s ON s.topic = t.topic AND s.n = 1
      WHERE p_wanted OR s.id IS NOT NULL;
     IF NOT p_wanted THEN
-        DELETE FROM settings WHERE name = 'webhook_callback_url';
+        UPDATE webhook_subscriptions w SET last_error = coalesce(p_errors->>w.topic, 'it is still there') WHERE w.division = p_division;
+        DELETE FROM settings WHERE name = 'webhook_callback_url' AND NOT EXISTS (SELECT FROM webhook_subscriptions);
     END IF;
-    RETURN (SELECT string_agg(w.topic || ': ' || w.last_error, '; ' ORDER BY w.topic) FROM webhook_subscriptions w WHERE w.division = p_division AND (w.last_error IS NOT NULL OR NOT p_wanted));
+    RETURN (SELECT string_agg(w.topic || ': ' || w.last_error, '; ' ORDER BY w.topic) FROM webhook_subscriptions w WHERE w.division = p_division AND w.last_error IS NOT NULL);
 END
 $$;
 COMMENT ON FUNCTION _subscribe_settle(integer, text, boolean, jsonb) IS 'Takes over what the list shows in the end; returns what is not as it should be, NULL when all is well.';

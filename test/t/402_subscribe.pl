@@ -32,9 +32,9 @@ sub part { return $t->sql(q{SELECT state || ': ' || detail FROM exact_pd_sync.st
 
 is(part(), 'green: off: changes are seen by the polls', 'without subscriptions');
 my ($rc, $out, $err) = $t->try('CALL exact_pd_sync.subscribe_webhooks()');
-like($err, qr/NOTICE:  no notifications are asked for/, 'the daily check says so');
+like($err, qr/NOTICE: .*no notifications are asked for/, 'the daily check says so');
 ($rc, $out, $err) = $t->try(q{CALL exact_pd_sync.subscribe_webhooks('http://hooks.example/x')});
-like($err, qr/ERROR:  "http:\/\/hooks\.example\/x" is not a value/, 'an address without TLS is refused');
+like($err, qr/ERROR: .*"http:\/\/hooks\.example\/x" is not a value/, 'an address without TLS is refused');
 
 foreach my $mode ('after', 'inside')
 {
@@ -65,7 +65,7 @@ $t->sql("CALL exact_pd_sync.subscribe_webhooks('$url')");
 is(there(), 'Accounts Items SalesOrders', 'an answer is lost, and nothing is wrong');
 $t->fault(side => 'exact', method => 'DELETE', path => 'WebhookSubscriptions', times => 0, action => { status => 500, body => '{"error":{"code":"","message":{"lang":"","value":"Niet toegestaan."}}}', content_type => 'application/json' });
 ($rc, $out, $err) = $t->try('CALL exact_pd_sync.unsubscribe_webhooks()');
-like($err, qr/ERROR:  not all webhook subscriptions/, 'Exact does not remove them: an error');
+like($err, qr/ERROR: .*not all webhook subscriptions/, 'Exact does not remove them: an error');
 $t->clear_faults;
 $t->sql("CALL exact_pd_sync.subscribe_webhooks('$url')");
 
