@@ -265,6 +265,16 @@ CREATE FUNCTION _pipedrive_closed(p_outcome text, p_wait_ms bigint, p_error text
      WHERE b.side = 'pipedrive' AND b.kind = 'day' $$;
 COMMENT ON FUNCTION _pipedrive_closed(text, bigint, text) IS 'Pipedrive refuses everything (daily, auth, blocked): nothing is sent for a while, and status says why. resume() ends it.';
 
+CREATE FUNCTION _pipedrive_open() RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    -- Tokens that were used up are so until an answer says otherwise: one job tries (see _pipedrive_day()).
+    UPDATE budgets b SET blocked_until = CASE WHEN d.used_up THEN least(b.blocked_until, clock_timestamp()) END, blocked_reason = CASE WHEN d.used_up THEN b.blocked_reason END
+      FROM (SELECT x.side, x.division, x.kind, x.kind = 'day' AND coalesce(x.blocked_reason = _plain_reason('daily', NULL, NULL, NULL), false) AS used_up FROM budgets x) d
+     WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND d.side = b.side AND d.division = b.division AND d.kind = b.kind $$;
+COMMENT ON FUNCTION _pipedrive_open() IS 'A person says that Pipedrive may be asked again, whatever it refused.';
+
 CREATE FUNCTION _settle_refused(p_results _result[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp

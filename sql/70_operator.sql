@@ -139,7 +139,7 @@ BEGIN
     PERFORM _check_role_and_secrets();
     PERFORM configure('pipedrive_base_url', rtrim(base_url, '/'));
     PERFORM store_secret('pipedrive_api_token', api_token);
-    UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive' AND blocked_until IS NOT NULL;
+    PERFORM _pipedrive_open();
     -- What the old token kept waiting goes on at once.
     INSERT INTO job_signals (kind, reason, argument)
     SELECT 'replay', 'account set', '{"class": "auth"}' WHERE EXISTS (SELECT FROM jobs j WHERE j.class = 'auth');
@@ -289,7 +289,7 @@ BEGIN
     END IF;
     INSERT INTO parts AS p (part, paused) VALUES (resume.part, false)
     ON CONFLICT (part) DO UPDATE SET paused = false, since = CASE WHEN p.paused THEN clock_timestamp() ELSE p.since END, changed_by = session_user, reason = NULL;
-    UPDATE budgets SET blocked_until = NULL, blocked_reason = NULL WHERE side = 'pipedrive' AND blocked_until IS NOT NULL AND resume.part = 'sending';
+    PERFORM _pipedrive_open() WHERE resume.part = 'sending';
     PERFORM wake_worker('delivery');
 EXCEPTION WHEN check_violation OR not_null_violation THEN
     RAISE EXCEPTION 'there is no part "%"', resume.part USING ERRCODE = 'invalid_parameter_value', HINT = 'Parts: sending, orders, products, customers, invoices, contacts, history.';

@@ -57,6 +57,13 @@ SELECT * FROM t.try(9, '{"n":1,"outcome":"daily","status":429,"wait_ms":3600000,
 SELECT remaining <= 0 AS nothing_left, blocked, blocked_reason FROM t.day;
 SELECT may_send, reason, wait_ms BETWEEN 3500000 AND 3600000 AS an_hour FROM _delivery_gate();
 SELECT count(*) FROM t.take();
+-- A person says that it may be tried: one job does, whatever the books say.
+SELECT resume();
+SELECT may_send FROM _delivery_gate();
+SELECT replay();
+SELECT remaining <= 0 AS nothing_left, (SELECT count(*) FROM t.take()) AS calls FROM t.day;
+SELECT t.answer('{"n":1,"outcome":"daily","status":429,"wait_ms":3600000,"error":"over limit"}', '{"n":2,"outcome":"not_sent"}');
+SELECT blocked FROM t.day;
 UPDATE budgets SET remaining = limit_value WHERE kind = 'day';
 
 -- A wrong token, and an address that is blocked: everything stops, for a while and for long.
