@@ -103,9 +103,12 @@ put_count(ReturnSetInfo *result, const char *name, const char *label,
 	values[0] = CStringGetTextDatum(name);
 	values[1] = CStringGetTextDatum(label);
 	if (bound_ms >= 0)
-		values[2] = DirectFunctionCall3(numeric_in,
-										CStringGetDatum(psprintf("%d.%03d", bound_ms / 1000, bound_ms % 1000)),
+	{
+		char	   *seconds = psprintf("%d.%03d", bound_ms / 1000, bound_ms % 1000);
+
+		values[2] = DirectFunctionCall3(numeric_in, CStringGetDatum(seconds),
 										ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	}
 	values[3] = Int64GetDatum((int64) value);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }

@@ -455,6 +455,7 @@ static void
 start_listener(const ListenAddress *address)
 {
 	const union MHD_DaemonInfo *info;
+	unsigned int most;
 
 	listener.address = *address;
 	slist_init(&listener.waiting);
@@ -463,18 +464,19 @@ start_listener(const ListenAddress *address)
 	while (listener.reserved_fds < MAX_CONNECTIONS + 4 && AcquireExternalFD())
 		listener.reserved_fds++;
 	listener.socket = open_socket(address);
-	listener.daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
-									   0, NULL, NULL, on_request, NULL,
-									   MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-									   MHD_OPTION_LISTEN_SOCKET, listener.socket,
-									   MHD_OPTION_CONNECTION_LIMIT,
-									   (unsigned int) Min(MAX_CONNECTIONS, Max(8, listener.reserved_fds - 4)),
-									   MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
-									   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) MAX_HEADER_BYTES,
-									   MHD_OPTION_STRICT_FOR_CLIENT, 1,
-									   MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
-									   MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-									   MHD_OPTION_END);
+	most = (unsigned int) Min(MAX_CONNECTIONS, Max(8, listener.reserved_fds - 4));
+	listener.daemon =
+		MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
+						 0, NULL, NULL, on_request, NULL,
+						 MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+						 MHD_OPTION_LISTEN_SOCKET, listener.socket,
+						 MHD_OPTION_CONNECTION_LIMIT, most,
+						 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) IDLE_SECONDS,
+						 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) MAX_HEADER_BYTES,
+						 MHD_OPTION_STRICT_FOR_CLIENT, 1,
+						 MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
+						 MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+						 MHD_OPTION_END);
 	info = listener.daemon ? MHD_get_daemon_info(listener.daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
 	if (info == NULL)
 		ereport(ERROR,

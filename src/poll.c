@@ -373,7 +373,7 @@ try_feed(const Feed *feed, const Run *run)
 ErrorData *
 epds_poll_try_feed(int division, char *name, int64 run_id)
 {
-	Feed		feed = {.division = division,.name = name};
+	Feed		feed = {.division = division, .name = name};
 	Run			run = {.id = run_id};
 
 	return try_feed(&feed, &run);
