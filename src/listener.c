@@ -72,6 +72,7 @@ typedef struct Listener
 	slist_head	waiting;		/* requests that need the database */
 	OpenConnection open[MAX_CONNECTIONS];
 	int			reserved_fds;
+	bool		resumed;		/* in the last turn: more may have been read */
 } Listener;
 
 static Listener listener;
@@ -551,9 +552,10 @@ answer_waiting(void)
 		MHD_resume_connection(request->connection);
 		resumed = true;
 	}
-	/* nothing becomes readable by a resume */
+	/* nothing becomes readable by a resume, nor what was read behind a request */
 	if (resumed)
 		(void) MHD_run(listener.daemon);
+	listener.resumed = resumed;
 }
 
 /*
@@ -569,6 +571,9 @@ listen_turn(void)
 
 	if (MHD_get_timeout(listener.daemon, &due) == MHD_YES)
 		wait = Min(wait, (long) Min(due, (MHD_UNSIGNED_LONG_LONG) 60000));
+	if (listener.resumed)
+		wait = 0;
+	listener.resumed = false;
 	if (listener_consent_waits(&listener.waiting))
 		wait = Min(wait, CONSENT_LOOK_MS);
 	(void) WaitEventSetWait(listener.wait_set, wait, &event, 1,
