@@ -35,6 +35,7 @@ PGFILEDESC = "exact_pd_sync - keeps Pipedrive true to Exact Online"
 
 OBJS = \
 	src/budget.o \
+	src/counters.o \
 	src/credentials.o \
 	src/delivery.o \
 	src/delivery_calls.o \
@@ -46,14 +47,19 @@ OBJS = \
 	src/exact_text.o \
 	src/exact_values.o \
 	src/exact_write.o \
+	src/hints.o \
 	src/http.o \
 	src/http_headers.o \
 	src/http_transfer.o \
 	src/http_url.o \
+	src/inbox.o \
 	src/instance.o \
 	src/intake.o \
 	src/json_scan.o \
 	src/launcher.o \
+	src/listen_address.o \
+	src/listener.o \
+	src/listener_answer.o \
 	src/oauth.o \
 	src/oauth_consent.o \
 	src/oauth_endpoint.o \
@@ -67,9 +73,11 @@ OBJS = \
 	src/setup.o \
 	src/shared.o \
 	src/steps.o \
+	src/subscribe.o \
 	src/tx.o \
 	src/utility_hook.o \
 	src/verify.o \
+	src/webhook.o \
 	src/worker.o
 OBJS_UNLISTED := $(filter-out $(OBJS),$(patsubst %.c,%.o,$(wildcard src/*.c)))
 $(if $(OBJS_UNLISTED),$(warning not in OBJS: $(OBJS_UNLISTED)))
@@ -80,8 +88,10 @@ SQL_PIECES = \
 	sql/10_config.sql \
 	sql/20_staging.sql \
 	sql/21_runs.sql \
+	sql/25_inbox.sql \
 	sql/26_stage_entities.sql \
 	sql/27_stage_page.sql \
+	sql/28_hints.sql \
 	sql/30_queue.sql \
 	sql/38_policies.sql \
 	sql/39_rules.sql \
@@ -96,9 +106,11 @@ SQL_PIECES = \
 	sql/63_reconcile_end.sql \
 	sql/64_verify_links.sql \
 	sql/65_setup.sql \
+	sql/66_subscribe.sql \
 	sql/70_operator.sql \
 	sql/75_verify.sql \
 	sql/80_views.sql \
+	sql/85_health.sql \
 	sql/90_schedule.sql \
 	sql/99_rights.sql
 SQL_UNLISTED := $(filter-out $(SQL_PIECES),$(wildcard sql/[0-9][0-9]_*.sql))
@@ -120,7 +132,7 @@ ISOLATION_OPTS = --inputdir=test --load-extension=$(EXTENSION) --encoding=UTF8
 # -Werror is for us (make check), not for the next compiler of a packager.
 PG_CPPFLAGS = -Isrc -MMD -MP -DEPDS_VERSION='"$(RELEASE)"'
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(if $(WERROR),-Werror)
-SHLIB_LINK = -lcurl -lcjson -lcrypto
+SHLIB_LINK = -lcurl -lcjson -lcrypto -lmicrohttpd
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)

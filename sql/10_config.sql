@@ -30,6 +30,7 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
     ('exact_client_id', NULL, '^.+$', 'Client id of the app in the Exact App Center; set by set_exact_app()'),
     ('exact_redirect_uri', NULL, '^https?://.+$', 'Redirect URI as registered for the app; set by set_exact_app()'),
     ('exact_overlap', '2000', '^[0-9]{1,9}$', 'How many rowversions below the stored position each poll reads again, because a long transaction at Exact may commit a lower value late'),
+    ('webhook_callback_url', NULL, '^(https://[^ ]{1,250}|http://(127[.]0[.]0[.]1|localhost|\[::1\])[:/][^ ]{1,200})$', 'Where Exact sends its notifications; set by subscribe_webhooks()'),
     ('pipedrive_base_url', NULL, '^https://[a-z0-9][a-z0-9-]{0,62}\.pipedrive\.com$', 'Company address at Pipedrive; set by set_pipedrive_account()'),
     ('pipeline', 'Bestellingen', '^.{1,255}$', 'Name of the pipeline the deals live in; found or made by setup_pipedrive()'),
     ('default_owner_id', NULL, '^[0-9]{1,18}$', 'Pipedrive user who owns what nobody else does; set by set_default_owner()'),
@@ -317,7 +318,7 @@ CREATE TABLE credentials (
 );
 ALTER TABLE credentials ENABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE credentials IS 'Secrets and tokens, for the role of the worker alone (row security keeps pg_read_all_data out). Never dumped, never logged.';
-COMMENT ON COLUMN credentials.name IS 'exact_client_secret, exact_webhook_secret, exact_access_token, exact_refresh_token, pipedrive_api_token.';
+COMMENT ON COLUMN credentials.name IS 'exact_client_secret, exact_webhook_secret, exact_access_token, exact_refresh_token, exact_consent_code (for a moment), pipedrive_api_token, pipedrive_webhook_password.';
 COMMENT ON COLUMN credentials.value IS 'The secret; sealed with AES-256-GCM when exact_pd_sync.key_file is set.';
 COMMENT ON COLUMN credentials.sealed IS 'Whether it is sealed.';
 COMMENT ON COLUMN credentials.changed_at IS 'When it was stored.';
@@ -340,7 +341,8 @@ CREATE TABLE exact_consent (
     calls_today        integer NOT NULL DEFAULT 0,
     calls_day          date NOT NULL DEFAULT (clock_timestamp() AT TIME ZONE 'UTC')::date,
     oauth_state        text,
-    oauth_state_at     timestamptz
+    oauth_state_at     timestamptz,
+    handed_in_result   text
 );
 COMMENT ON TABLE exact_consent IS 'How the consent at Exact stands (exact-online 1). The tokens themselves are in credentials. Not part of a dump.';
 COMMENT ON COLUMN exact_consent.only_row IS 'There is one row.';
@@ -356,3 +358,4 @@ COMMENT ON COLUMN exact_consent.calls_today IS 'Token calls made today (UTC); Ex
 COMMENT ON COLUMN exact_consent.calls_day IS 'The day they are counted for.';
 COMMENT ON COLUMN exact_consent.oauth_state IS 'Random text of the last authorize URL, compared when the browser comes back.';
 COMMENT ON COLUMN exact_consent.oauth_state_at IS 'When that URL was made.';
+COMMENT ON COLUMN exact_consent.handed_in_result IS 'What became of the last code that came through the listener: ok, the reason why not, NULL = under way.';

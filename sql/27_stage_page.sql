@@ -71,6 +71,7 @@ SELECT * FROM (VALUES
      'OrderID,OrderNumber,Status,DeliveryStatus,InvoiceStatus,ApprovalStatus,OrderedBy,OrderedByName,OrderedByContactPerson,InvoiceTo,DeliverTo,OrderDate,DeliveryDate,Currency,AmountDC,AmountFC,AmountFCExclVat,AmountDiscountExclVat,Discount,Salesperson,SalespersonFullName,YourRef,Description,Remarks,PaymentCondition,Created,Modified,SalesOrderLines/ID,SalesOrderLines/OrderID,SalesOrderLines/OrderNumber,SalesOrderLines/LineNumber,SalesOrderLines/Item,SalesOrderLines/ItemCode,SalesOrderLines/ItemDescription,SalesOrderLines/Description,SalesOrderLines/Notes,SalesOrderLines/Quantity,SalesOrderLines/UnitCode,SalesOrderLines/UnitPrice,SalesOrderLines/NetPrice,SalesOrderLines/Discount,SalesOrderLines/AmountFC,SalesOrderLines/VATPercentage,SalesOrderLines/VATAmount,SalesOrderLines/DeliveryDate',
      NULL, false, 'history', 30, NULL),
     ('bulk_orders_past', 'bulk', 'bulk/SalesOrder/SalesOrders', 'sales_orders', NULL, NULL, false, 'history', 31, NULL),
+    ('hinted_orders', 'keys', 'bulk/SalesOrder/SalesOrders', 'sales_orders', NULL, NULL, false, 'hints', 35, NULL),
     ('deferred_lines', 'keys', 'bulk/SalesOrder/SalesOrderLines', 'sales_order_lines',
      'ID,OrderID,OrderNumber,LineNumber,Item,ItemCode,ItemDescription,Description,Notes,Quantity,UnitCode,UnitPrice,NetPrice,Discount,AmountFC,VATPercentage,VATAmount,DeliveryDate', NULL, false, 'history', 32, NULL),
     ('order_keys', 'bulk', 'bulk/SalesOrder/SalesOrders', 'order_keys', 'OrderID,OrderNumber,Status,DeliveryStatus,InvoiceStatus', NULL, false, 'reconcile', 10, NULL),
@@ -165,6 +166,11 @@ CREATE FUNCTION _missing_keys(p_division integer, p_feed text) RETURNS SETOF uui
       WHERE p_feed = 'stale_headers' AND h.division = p_division
       ORDER BY h.order_id LIMIT 40)
     UNION ALL
+    (SELECT DISTINCT w.key::uuid FROM webhook_deliveries w JOIN webhook_topics t ON t.topic = w.topic AND t.entity = 'order'
+      WHERE p_feed = 'hinted_orders' AND w.division = p_division AND w.state = 'waiting' AND w.looks = 2
+        AND (w.action = 'Delete' OR NOT EXISTS (SELECT FROM exact_sales_orders o WHERE o.division = w.division AND o.id = w.key::uuid))
+      ORDER BY 1 LIMIT 40)
+    UNION ALL
     (SELECT u.order_id FROM unresolved_orders u
       WHERE p_feed = 'bulk_missing' AND u.division = p_division AND u.read_at IS NULL
       ORDER BY u.order_id LIMIT 40)
@@ -245,7 +251,7 @@ BEGIN
         IF v_pos.run_id = p_run AND v_pos.next_url IS NOT NULL THEN
             RETURN v_pos.next_url;
         END IF;
-        SELECT string_agg(format('%s eq guid''%s''', CASE WHEN p_feed IN ('deferred_lines', 'stale_headers', 'bulk_missing') THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
+        SELECT string_agg(format('%s eq guid''%s''', CASE WHEN p_feed IN ('deferred_lines', 'stale_headers', 'hinted_orders', 'bulk_missing') THEN 'OrderID' ELSE 'ID' END, k), ' or ' ORDER BY k), array_agg(k ORDER BY k)
           INTO v_keys, v_pos.asked_keys FROM _missing_keys(p_division, p_feed) k;
         IF v_keys IS NULL THEN
             UPDATE feed_positions SET run_id = p_run, drained_run = p_run, last_success = clock_timestamp()
@@ -253,7 +259,7 @@ BEGIN
             RETURN NULL;
         END IF;
         UPDATE feed_positions SET run_id = p_run, next_url = NULL, asked_keys = v_pos.asked_keys WHERE division = p_division AND feed = p_feed;
-        IF p_feed = 'bulk_missing' THEN
+        IF p_feed IN ('hinted_orders', 'bulk_missing') THEN
             SELECT '$expand=SalesOrderLines&$select=' || fields INTO v_fields FROM feed_definitions WHERE feed = 'bulk_orders';
         END IF;
         RETURN v_base || _odata_query('$filter=' || v_keys || '&' || v_fields);
@@ -366,7 +372,11 @@ DECLARE
 BEGIN
     CASE p_entity
     WHEN 'sales_orders' THEN
-        IF p_feed LIKE 'bulk%' THEN
+        IF p_feed = 'hinted_orders' THEN
+            UPDATE webhook_deliveries w SET action = 'Update'
+             WHERE w.state = 'waiting' AND w.action = 'Delete' AND w.division = p_division AND w.key::uuid IN (SELECT (r->>'OrderID')::uuid FROM jsonb_array_elements(p_rows) r);
+        END IF;
+        IF p_feed LIKE 'bulk%' OR p_feed = 'hinted_orders' THEN
             -- Bulk has the lines within the orders; they are nearly all of the page, so it is taken apart once.
             -- The lines stay in their lists, one per order; some orders only say that theirs can be asked for.
             SELECT jsonb_agg(r - 'SalesOrderLines'),
@@ -566,6 +576,13 @@ BEGIN
         UPDATE unresolved_orders u SET read_at = clock_timestamp() WHERE u.division = p_division AND u.order_id = ANY (v_asked);
     ELSIF p_feed = 'stale_headers' THEN
         DELETE FROM stale_headers h WHERE h.division = p_division AND h.order_id = ANY (v_asked);
+    ELSIF p_feed = 'hinted_orders' THEN
+        -- A deletion that was announced is proven when the list by key does not have the order any more.
+        UPDATE exact_sales_orders o SET deleted_at = clock_timestamp(), changed_at = clock_timestamp()
+          FROM webhook_deliveries w JOIN webhook_topics t ON t.topic = w.topic AND t.entity = 'order'
+         WHERE w.division = p_division AND w.state = 'waiting' AND w.action = 'Delete' AND w.key::uuid = ANY (v_asked)
+           AND o.division = w.division AND o.id = w.key::uuid AND o.deleted_at IS NULL;
+        UPDATE webhook_deliveries w SET looks = 3 WHERE w.division = p_division AND w.state = 'waiting' AND w.looks = 2 AND w.key::uuid = ANY (v_asked);
     ELSIF p_feed = 'deferred_lines' THEN
         UPDATE exact_sales_orders o SET lines_deferred = false, changed_at = clock_timestamp()
          WHERE o.division = p_division AND o.id = ANY (v_asked) AND o.lines_deferred;

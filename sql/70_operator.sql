@@ -75,6 +75,11 @@ END
 $$;
 COMMENT ON FUNCTION set_exact_app(text, text, text, text, text) IS 'Names the app of the Exact App Center: client id, secret (a value or file:NAME), redirect URI, webhook secret and site. Next: open exact_authorize_url() in a browser.';
 
+CREATE FUNCTION receive_exact_webhook(body bytea) RETURNS integer
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+    AS 'MODULE_PATHNAME', 'epds_receive_exact_webhook';
+COMMENT ON FUNCTION receive_exact_webhook(bytea) IS 'For sites with an HTTP front of their own: takes a notification of Exact in, given the raw bytes of the request''s body. Returns the HTTP status to answer with, after the commit: 200, 401 (not signed by Exact), 413 (too large), 503 (no webhook secret). grant_receiver() gives a role this and nothing else.';
+
 CREATE FUNCTION exact_authorize_url() RETURNS text
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -432,7 +437,7 @@ BEGIN
         EXECUTE format('GRANT SELECT ON exact_pd_sync.%I TO %I', v_table, grant_reader.role);
     END LOOP;
     EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._deal_kept(jsonb, boolean, boolean, boolean, boolean), exact_pd_sync._policy_body(text, jsonb, text[]), exact_pd_sync._field_policy(text, text), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync._object_name(text, integer, uuid), exact_pd_sync._object_text(text, text, text), exact_pd_sync._dead_cause(text) TO %I', grant_reader.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync._object_name(text, integer, uuid), exact_pd_sync._object_text(text, text, text), exact_pd_sync._dead_cause(text), exact_pd_sync.health(), exact_pd_sync.metrics(), exact_pd_sync.counters() TO %I', grant_reader.role);
 END
 $$;
 COMMENT ON FUNCTION grant_reader(text) IS 'Lets a role (an analyst) read everything but secrets.';
@@ -444,7 +449,7 @@ CREATE FUNCTION grant_operator(role text) RETURNS void
 BEGIN
     PERFORM grant_reader(grant_operator.role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.set_exact_app(text, text, text, text, text), exact_pd_sync.exact_authorize_url(), exact_pd_sync.add_division(integer, text, text, text), exact_pd_sync.set_pipedrive_account(text, text), exact_pd_sync.configure(text, text), exact_pd_sync.map_salesperson(uuid, bigint), exact_pd_sync.set_default_owner(bigint), exact_pd_sync.name_adoption_field(text, text), exact_pd_sync.set_field_policy(text, text, text), exact_pd_sync.verify(), exact_pd_sync.pause(text), exact_pd_sync.resume(text), exact_pd_sync.replay(bigint, text, text), exact_pd_sync.resync(text, uuid), exact_pd_sync.stop_worker(), exact_pd_sync.start_worker() TO %I', grant_operator.role);
-    EXECUTE format('GRANT EXECUTE ON PROCEDURE exact_pd_sync.exact_authorize(text), exact_pd_sync.setup_pipedrive(), exact_pd_sync.poll_orders(), exact_pd_sync.poll_customers(), exact_pd_sync.poll_products(), exact_pd_sync.poll_all(), exact_pd_sync.import_history(integer, integer), exact_pd_sync.reconcile() TO %I', grant_operator.role);
+    EXECUTE format('GRANT EXECUTE ON PROCEDURE exact_pd_sync.exact_authorize(text), exact_pd_sync.setup_pipedrive(), exact_pd_sync.poll_orders(), exact_pd_sync.poll_customers(), exact_pd_sync.poll_products(), exact_pd_sync.poll_all(), exact_pd_sync.import_history(integer, integer), exact_pd_sync.reconcile(), exact_pd_sync.subscribe_webhooks(text), exact_pd_sync.unsubscribe_webhooks() TO %I', grant_operator.role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.replay_cause(text, text), exact_pd_sync.dismiss_refused_row(bigint) TO %I', grant_operator.role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON exact_pd_sync.status_rules TO %I', grant_operator.role);
     EXECUTE format('GRANT INSERT ON exact_pd_sync.job_signals TO %I', grant_operator.role);
@@ -452,6 +457,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION grant_operator(text) IS 'Lets a role run the sync: connect, poll, map, change rules, pause, replay. It cannot read secrets, nor confirm a copied database.';
+
+CREATE FUNCTION grant_receiver(role text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+BEGIN
+    PERFORM _check_role(grant_receiver.role);
+    EXECUTE format('GRANT USAGE ON SCHEMA exact_pd_sync TO %I', grant_receiver.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.receive_exact_webhook(bytea) TO %I', grant_receiver.role);
+END
+$$;
+COMMENT ON FUNCTION grant_receiver(text) IS 'Lets the role of an HTTP front hand notifications in with receive_exact_webhook(), and nothing else.';
 
 CREATE FUNCTION grant_worker(role text) RETURNS void
     LANGUAGE plpgsql VOLATILE

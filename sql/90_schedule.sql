@@ -15,6 +15,7 @@ BEGIN
     DELETE FROM api_calls WHERE id IN (SELECT id FROM api_calls WHERE at < v_before ORDER BY id LIMIT 100000);
     DELETE FROM sync_changes WHERE id IN (SELECT id FROM sync_changes WHERE at < v_before ORDER BY id LIMIT 100000);
     DELETE FROM sync_runs WHERE id IN (SELECT id FROM sync_runs WHERE started_at < v_before ORDER BY id LIMIT 100000);
+    DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM webhook_deliveries WHERE received_at < v_before AND state IN ('done', 'ignored') ORDER BY id LIMIT 100000);
     DELETE FROM drift_findings WHERE resolved_at < v_before;
     DELETE FROM reconcile_results WHERE finished_at < v_before;
     DELETE FROM refused_rows WHERE at < v_before;
@@ -45,6 +46,7 @@ SELECT * FROM (VALUES
     ('poll_orders', '*/5 * * * *', 'CALL exact_pd_sync.poll_orders()'),
     ('poll_products', '*/15 * * * *', 'CALL exact_pd_sync.poll_products()'),
     ('poll_customers', '7-59/15 * * * *', 'CALL exact_pd_sync.poll_customers()'),
+    ('webhooks', '11 5 * * *', 'CALL exact_pd_sync.subscribe_webhooks()'),
     ('nightly', '23 2 * * *', 'CALL exact_pd_sync.nightly()'),
     ('reconcile', '41 3 * * *', 'CALL exact_pd_sync.reconcile()')) AS j(name, schedule, command);
 COMMENT ON VIEW schedule_jobs IS 'What schedule() puts into pg_cron.';

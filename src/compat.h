@@ -94,4 +94,13 @@ epds_owns_database(Oid database, Oid role)
 #define EPDS_TRANSACTION_TIMEOUT "statement_timeout"
 #endif
 
+/* 18: base64 functions take bytes. */
+#if PG_VERSION_NUM >= 180000
+#define epds_b64_encode(from, len, to, to_len) \
+	pg_b64_encode((const uint8 *) (from), len, to, to_len)
+#else
+#define epds_b64_encode(from, len, to, to_len) \
+	pg_b64_encode(from, len, to, to_len)
+#endif
+
 #endif							/* EPDS_COMPAT_H */

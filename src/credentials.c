@@ -61,6 +61,7 @@ static const char *const storable[] = {
 	"exact_client_secret",
 	"exact_webhook_secret",
 	"pipedrive_api_token",
+	"pipedrive_webhook_password",
 };
 
 /* ------------------------------------------------------------------ files */
@@ -514,7 +515,7 @@ epds_store_secret(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no secret \"%s\" to store", name),
-				 errhint("Use exact_client_secret, exact_webhook_secret or pipedrive_api_token.")));
+				 errhint("Use exact_client_secret, exact_webhook_secret, pipedrive_api_token or pipedrive_webhook_password.")));
 
 	if (!PG_ARGISNULL(1))
 	{

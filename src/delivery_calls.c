@@ -21,6 +21,7 @@
 
 #include "utils/memutils.h"
 
+#include "counters.h"
 #include "delivery.h"
 #include "tx.h"
 
@@ -320,6 +321,7 @@ delivery_learn(Delivery *d, const PipedriveVerdict *verdict,
 	bool		failed = verdict->outcome == EPDS_OUTCOME_RETRY ||
 		verdict->outcome == EPDS_OUTCOME_UNKNOWN;
 
+	epds_count_call(EPDS_SIDE_PIPEDRIVE, answer->total_ms);
 	epds_pace_seen(&d->pace, sent_ms, verdict->limits.burst_limit,
 				   verdict->limits.daily_limit,
 				   verdict->limits.daily_remaining);

@@ -30,6 +30,7 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "counters.h"
 #include "exact_internal.h"
 #include "exact_write.h"
 #include "json_scan.h"
@@ -293,11 +294,13 @@ kind_text(AnswerKind kind)
 /* ---------------------------------------------------------- booking, settling */
 
 static void
-settle(int division, const char *feed, const char *path_or_url,
-	   const EpdsHttpAnswer *answer, const char *outcome, const char *note)
+settle_call(int division, const char *feed, const char *method,
+			const char *path_or_url, const EpdsHttpAnswer *answer,
+			const char *outcome, const char *note)
 {
-	const char *args[9];
+	const char *args[10];
 
+	epds_count_call(EPDS_SIDE_EXACT, answer->total_ms);
 	args[0] = psprintf("%d", division);
 	args[1] = feed;
 	args[2] = epds_redact(path_of(path_or_url));
@@ -307,9 +310,17 @@ settle(int division, const char *feed, const char *path_or_url,
 	args[6] = answer->headers ? answer->headers : "{}";
 	args[7] = psprintf("%d", answer->total_ms);
 	args[8] = psprintf("%zu", answer->body_len);
-	epds_sql("SELECT exact_pd_sync._exact_settle($1::integer, $2, 'GET', $3,"
+	args[9] = method;
+	epds_sql("SELECT exact_pd_sync._exact_settle($1::integer, $2, $10, $3,"
 			 " $4::integer, $5, $6, $7::jsonb, $8::integer, $9::bigint)",
-			 9, args);
+			 10, args);
+}
+
+static void
+settle(int division, const char *feed, const char *path_or_url,
+	   const EpdsHttpAnswer *answer, const char *outcome, const char *note)
+{
+	settle_call(division, feed, "GET", path_or_url, answer, outcome, note);
 }
 
 void
@@ -410,23 +421,26 @@ book_call(int division, const char *feed, bool importing, bool *said)
 }
 
 /*
- * One GET, nothing else.  Exact wants no two calls at the same time, whichever
- * division they are about (current/Me is about none); the lock keeps sessions
- * apart that poll at the same time.
+ * One request, nothing else.  Exact wants no two calls at the same time,
+ * whichever division they are about (current/Me is about none); the lock keeps
+ * sessions apart that poll at the same time.
  */
 static void
-get_once(const char *access_token, const char *url, int patience_ms,
-		 EpdsHttpAnswer *answer)
+call_once(const char *access_token, const char *method, const char *url,
+		  const char *body, int patience_ms, EpdsHttpAnswer *answer)
 {
-	const char *headers[3];
+	const char *headers[4];
 	EpdsHttpRequest request = {0};
 
 	headers[0] = psprintf("Authorization: Bearer %s", access_token);
 	headers[1] = "Accept: application/json";
-	headers[2] = NULL;
-	request.method = "GET";
+	headers[2] = body ? "Content-Type: application/json" : NULL;
+	headers[3] = NULL;
+	request.method = method;
 	request.url = url;
 	request.headers = headers;
+	request.body = body;
+	request.body_len = body ? strlen(body) : 0;
 
 	epds_exact_check_write(request.method, path_of(url));
 	epds_lock_wait(EPDS_LOCK_CALL, 0, patience_ms);
@@ -441,6 +455,13 @@ get_once(const char *access_token, const char *url, int patience_ms,
 	}
 	PG_END_TRY();
 	epds_lock_release(EPDS_LOCK_CALL, 0);
+}
+
+static void
+get_once(const char *access_token, const char *url, int patience_ms,
+		 EpdsHttpAnswer *answer)
+{
+	call_once(access_token, "GET", url, NULL, patience_ms, answer);
 }
 
 /*
@@ -534,6 +555,44 @@ epds_exact_read(int division, const char *feed, const char *path_or_url,
 				epds_pause(wait_ms);
 				break;
 		}
+	}
+}
+
+/*
+ * What an answer to a write is: 200, 201 and 204 are good, whatever they hold.
+ */
+static AnswerKind
+look_at_write(EpdsHttpAnswer *answer)
+{
+	size_t		replaced;
+
+	if (answer->result == EPDS_HTTP_OK && answer->status >= 200 && answer->status <= 204)
+		return ANSWER_PAGE;
+	return look_at(answer, &replaced);
+}
+
+/* See exact.h. */
+bool
+epds_exact_write(int division, const char *what, const char *method,
+				 const char *path, const char *body, EpdsHttpAnswer *answer)
+{
+	bool		said = false;
+
+	for (bool rejected = false;; rejected = true)
+	{
+		char	   *token = epds_oauth_token(rejected);
+		char	   *base_url = book_call(division, what, false, &said);
+		AnswerKind	kind;
+
+		call_once(token, method, whole_url(base_url, path), body,
+				  CALL_PATIENCE_MS, answer);
+		kind = look_at_write(answer);
+		epds_tx_begin();
+		settle_call(division, what, method, path, answer, kind_text(kind),
+					kind == ANSWER_PAGE ? NULL : answer->error);
+		epds_tx_commit();
+		if (kind != ANSWER_EXPIRED || rejected)
+			return kind == ANSWER_PAGE;
 	}
 }
 

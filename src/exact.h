@@ -30,6 +30,15 @@ extern int64 epds_oauth_due_in(void);	/* ms; -1: nothing to keep alive */
 extern void epds_oauth_consent(const char *code);	/* authorization_code grant */
 
 /*
+ * A consent that came to the listener: hand_in notes code and state (in an open
+ * block) and wakes the intake worker, which looks with handed_in (0 = there is
+ * one, -1 = none) and finishes it; what came of it is in exact_consent.
+ */
+extern void epds_oauth_hand_in(const char *code, const char *state);
+extern int64 epds_oauth_handed_in(void);
+extern void epds_oauth_finish_consent(void);
+
+/*
  * exact.c: one GET under all limits.  path_or_url: "/api/v1/…" or a __next
  * URL (checked against the configured site before the token is sent).  Books
  * the call before and settles it after, refreshes the token once on 401.
@@ -41,6 +50,14 @@ extern void epds_exact_get(int division, const char *feed,
 						   const char *path_or_url, bool importing,
 						   EpdsHttpAnswer *answer);
 
+/*
+ * One write, under the same limits and never repeated: what became of a lost
+ * one, its caller looks up.  False: answer->error tells why.  Outside a block.
+ */
+extern bool epds_exact_write(int division, const char *what, const char *method,
+							 const char *path, const char *body,
+							 EpdsHttpAnswer *answer);
+
 /* The same for verify(): no booking, no refresh, no block; answer as it is. */
 extern void epds_exact_probe(const char *access_token, const char *base_url,
 							 const char *path, EpdsHttpAnswer *answer);
@@ -50,5 +67,18 @@ extern void epds_exact_check_write(const char *method, const char *path);
 
 /* poll.c: drain one feed, leaving room to others; returns rows staged. */
 extern int64 epds_poll_feed(int division, const char *feed, int64 run_id);
+/*
+ * The same for the intake worker, which has the whole minute.  An ERROR is
+ * returned, its block thrown away; NULL when all is well.
+ */
+extern ErrorData *epds_poll_try_feed(int division, char *name, int64 run_id);
+
+/*
+ * hints.c, for the intake worker.  due_in: ms until feeds are to be read for
+ * hints, -1 = none.  follow: reads them; throws the first trouble after all
+ * were tried.
+ */
+extern int64 epds_hints_due_in(void);
+extern void epds_hints_follow(void);
 
 #endif							/* EPDS_EXACT_H */

@@ -54,6 +54,7 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "listen_address.h"
 #include "settings.h"
 #include "shared.h"
 
@@ -306,6 +307,16 @@ read_list(const Catalogs *catalogs, ListedDatabase *listed, StringInfo complaint
 	return n;
 }
 
+/* Does a worker of this database still run?  Needs the lock. */
+static bool
+has_workers(const EpdsDatabase *slot)
+{
+	for (int kind = 0; kind < EPDS_WORKER_KINDS; kind++)
+		if (slot->worker[kind].pid != 0)
+			return true;
+	return false;
+}
+
 /*
  * A slot for a listed database, when all are taken: that of one which is not
  * listed and has no worker.  Sessions of any database may have made one; what
@@ -319,7 +330,7 @@ take_unlisted_slot(Oid database)
 	{
 		EpdsDatabase *slot = &epds_shared->database[i];
 
-		if (slot->wanted || slot->worker[0].pid != 0 || slot->worker[1].pid != 0)
+		if (slot->wanted || has_workers(slot))
 			continue;
 		slot->oid = InvalidOid;
 		return epds_shared_make(database);
@@ -342,6 +353,15 @@ publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n,
 	int			to_wake[EPDS_MAX_DATABASES * EPDS_WORKER_KINDS];
 	int			n_unlisted = 0,
 				n_wake = 0;
+	bool		listens[EPDS_MAX_DATABASES];
+
+	for (int j = 0; j < n; j++)
+	{
+		ListenAddress address;
+
+		(void) listen_address_find(epds_guc_listen, listed[j].name, &address);
+		listens[j] = address.port != 0;
+	}
 
 	epds_shared_lock(LW_EXCLUSIVE);
 	for (int i = 0; i < EPDS_MAX_DATABASES; i++)
@@ -359,7 +379,7 @@ publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n,
 			if (slot->worker[kind].pid != 0)
 				to_wake[n_wake++] = slot->worker[kind].pid;
 		}
-		if (slot->worker[0].pid == 0 && slot->worker[1].pid == 0)
+		if (!has_workers(slot))
 			unlisted[n_unlisted++] = slot->oid;
 	}
 	epds_shared_unlock();
@@ -394,7 +414,10 @@ publish_list(const Catalogs *catalogs, const ListedDatabase *listed, int n,
 		if (slot == NULL)
 			slot = take_unlisted_slot(listed[j].oid);
 		if (slot != NULL)
+		{
 			slot->wanted = true;
+			slot->listens = listens[j];
+		}
 		else
 			without[n_without++] = listed[j].name;
 	}
@@ -535,7 +558,7 @@ tend_worker(const ListedDatabase *database, int slot, EpdsWorkerKind kind)
 	epds_shared_lock(LW_SHARED);
 	worker = epds_shared->database[slot].worker[kind];
 	start_requests = epds_shared->database[slot].start_requests;
-	may_run = epds_shared_may_run(&epds_shared->database[slot]);
+	may_run = epds_shared_wants(&epds_shared->database[slot], kind);
 	epds_shared_unlock();
 
 	if (state->database != database->oid)

@@ -24,6 +24,7 @@
 #include "instance.h"
 #include "hex.h"
 #include "tx.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(epds_exact_authorize);
 
@@ -219,6 +220,86 @@ epds_oauth_consent(const char *code)
 	epds_redact_add(bare);
 	epds_lock_wait(EPDS_LOCK_REFRESHER, 0, EPDS_REFRESHER_PATIENCE_MS);
 	consent_and_unlock(bare, state);
+}
+
+/* Code and state between listener and intake worker: neither has a line break. */
+#define HANDED_IN "exact_consent_code"
+
+/* See exact.h. */
+void
+epds_oauth_hand_in(const char *code, const char *state)
+{
+	epds_redact_add(code);
+	epds_credential_set(HANDED_IN, psprintf("%s\n%s", code, state));
+	epds_sql("UPDATE exact_pd_sync.exact_consent SET handed_in_result = NULL", 0, NULL);
+	epds_worker_wake_at_commit(EPDS_WORKER_INTAKE);
+}
+
+/* See exact.h. */
+int64
+epds_oauth_handed_in(void)
+{
+	bool		there = false;
+
+	epds_tx_begin();
+	if (epds_extension_exists())
+		there = epds_credential_get(HANDED_IN) != NULL;
+	epds_tx_commit();
+	return there ? 0 : -1;
+}
+
+/* Take the code: it works once, whatever becomes of it. */
+static char *
+take_code(void)
+{
+	char	   *code;
+
+	epds_tx_begin();
+	code = epds_credential_get(HANDED_IN);
+	epds_credential_set(HANDED_IN, NULL);
+	epds_tx_commit_durable();
+	return code;
+}
+
+static void
+tell_result(const char *result)
+{
+	const char *args[1] = {result};
+
+	epds_tx_begin();
+	epds_sql("UPDATE exact_pd_sync.exact_consent SET handed_in_result = left($1, 500)", 1, args);
+	epds_tx_commit();
+}
+
+/* See exact.h. */
+void
+epds_oauth_finish_consent(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	char	   *code = take_code();
+	char	   *state = code ? strchr(code, '\n') : NULL;
+	ErrorData  *volatile error = NULL;
+
+	if (state == NULL)
+		return;
+	*state++ = '\0';
+	epds_lock_wait(EPDS_LOCK_REFRESHER, 0, EPDS_REFRESHER_PATIENCE_MS);
+	PG_TRY();
+	{
+		consent_and_unlock(code, state);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		epds_tx_abort();
+	}
+	PG_END_TRY();
+	tell_result(error ? error->message : "ok");
+	if (error != NULL)
+		ReThrowError(error);
+	ereport(LOG, (errmsg("Exact Online is connected")));
 }
 
 /* CALL exact_authorize(code_or_redirect_url) */

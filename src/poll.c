@@ -369,6 +369,16 @@ try_feed(const Feed *feed, const Run *run)
 	return error;
 }
 
+/* See exact.h. */
+ErrorData *
+epds_poll_try_feed(int division, char *name, int64 run_id)
+{
+	Feed		feed = {.division = division, .name = name};
+	Run			run = {.id = run_id};
+
+	return try_feed(&feed, &run);
+}
+
 /* The feeds of a group; an empty list when it is paused or nothing is set up. */
 static List *
 group_feeds(const char *group)

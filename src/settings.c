@@ -26,6 +26,7 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
+#include "listen_address.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -36,6 +37,7 @@
 #define DEFAULT_POLL_INTERVAL_MS 5000	/* what a lost wake-up may cost */
 
 char	   *epds_guc_databases = NULL;
+char	   *epds_guc_listen = NULL;
 char	   *epds_guc_role = NULL;
 char	   *epds_guc_secrets_directory = NULL;
 char	   *epds_guc_key_file = NULL;
@@ -69,6 +71,19 @@ check_databases(char **newval, void **extra, GucSource source)
 	return ok;
 }
 
+/* Is the list of addresses one? */
+static bool
+check_listen(char **newval, void **extra, GucSource source)
+{
+	ListenAddress address;
+	const char *trouble = listen_address_find(*newval, NULL, &address);
+
+	if (trouble == NULL)
+		return true;
+	GUC_check_errdetail("In a list of DATABASE=ADDRESS:PORT, %s.", trouble);
+	return false;
+}
+
 /* A path must be absolute: a relative one would be inside the data directory. */
 static bool
 check_path(char **newval, void **extra, GucSource source)
@@ -88,6 +103,12 @@ define_who_and_where(void)
 							   &epds_guc_databases, "",
 							   PGC_SIGHUP, GUC_LIST_INPUT,
 							   check_databases, NULL, NULL);
+	DefineCustomStringVariable("exact_pd_sync.listen",
+							   "Where notifications are taken in, per database.",
+							   "List of DATABASE=ADDRESS:PORT with numeric addresses; empty: no listener. Meant to stand behind a reverse proxy. Changes act at a reload.",
+							   &epds_guc_listen, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_listen, NULL, NULL);
 	DefineCustomStringVariable("exact_pd_sync.role",
 							   "Role that workers and procedures do their work as.",
 							   "Empty: the owner of the extension.",

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 extern char *epds_guc_databases;	/* comma list; workers run for these */
+extern char *epds_guc_listen;	/* DATABASE=ADDRESS:PORT, ... */
 extern char *epds_guc_role;		/* "" = owner of the extension */
 extern char *epds_guc_secrets_directory;
 extern char *epds_guc_key_file;

@@ -148,6 +148,14 @@ epds_shared_may_run(const EpdsDatabase *database)
 		!epds_shared_is_held(database->oid);
 }
 
+/* Of this kind?  Needs the lock. */
+bool
+epds_shared_wants(const EpdsDatabase *database, EpdsWorkerKind kind)
+{
+	return epds_shared_may_run(database) &&
+		(kind != EPDS_WORKER_LISTENER || database->listens);
+}
+
 bool
 epds_process_lives(int pid)
 {
@@ -237,6 +245,21 @@ collect_workers(Oid database, int pids[EPDS_WORKER_KINDS])
 	return n;
 }
 
+/* How many workers a database should have. */
+static int
+wanted_workers(Oid database)
+{
+	EpdsDatabase *slot;
+	int			n = EPDS_WORKER_KINDS;
+
+	epds_shared_lock(LW_SHARED);
+	slot = epds_shared_find(database);
+	if (slot == NULL || !slot->listens)
+		n--;
+	epds_shared_unlock();
+	return n;
+}
+
 /* Have every worker of a database look at what shared memory says. */
 static int
 wake_workers(Oid database, int pids[EPDS_WORKER_KINDS])
@@ -278,7 +301,7 @@ epds_wait_for_workers(Oid database, bool running, int timeout_ms)
 	{
 		if (running)
 			n = collect_workers(database, pids);
-		if (running ? n == EPDS_WORKER_KINDS : count_living(pids, n) == 0)
+		if (running ? n == wanted_workers(database) : count_living(pids, n) == 0)
 			return true;
 		if (waited >= timeout_ms)
 			return false;

@@ -24,6 +24,7 @@
 
 #include "storage/lwlock.h"
 #include "burst_ring.h"
+#include "counters.h"
 #include "worker.h"
 
 /* What is told of a worker that cannot do its work; longer texts are cut. */
@@ -51,10 +52,12 @@ typedef struct EpdsDatabase
 	Oid			oid;			/* InvalidOid: free slot */
 	bool		wanted;			/* listed, exists, accepts connections */
 	bool		stopped;		/* stop_worker() */
+	bool		listens;		/* has an address in exact_pd_sync.listen */
 	uint32		start_requests; /* counts start_worker(): forget back-off */
 	uint32		extension_changes;	/* counts CREATE, ALTER, DROP EXTENSION */
 	EpdsWorkerState worker[EPDS_WORKER_KINDS];
 	EpdsBurst	burst;
+	EpdsCounters counters;
 } EpdsDatabase;
 
 /* While such an entry stands, no worker runs for that database. */
@@ -84,6 +87,7 @@ extern EpdsDatabase *epds_shared_find(Oid database);
 extern EpdsDatabase *epds_shared_make(Oid database);	/* NULL: no slot left */
 extern bool epds_shared_is_held(Oid database);
 extern bool epds_shared_may_run(const EpdsDatabase *database);
+extern bool epds_shared_wants(const EpdsDatabase *database, EpdsWorkerKind kind);
 
 /* These must be called without it. */
 extern bool epds_process_lives(int pid);

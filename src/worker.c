@@ -102,7 +102,9 @@ epds_worker_init(void)
 const char *
 epds_worker_kind_name(EpdsWorkerKind kind)
 {
-	return kind == EPDS_WORKER_DELIVERY ? "delivery" : "intake";
+	static const char *const names[EPDS_WORKER_KINDS] = {"delivery", "intake", "listener"};
+
+	return names[kind];
 }
 
 /*
@@ -165,7 +167,7 @@ worker_exit(int code, Datum arg)
 	if (slot->oid == my_order.database && worker->pid == MyProcPid)
 	{
 		worker->pid = 0;
-		worker->left_cleanly = asked_to_leave || !epds_shared_may_run(slot);
+		worker->left_cleanly = asked_to_leave || !epds_shared_wants(slot, my_order.kind);
 	}
 	epds_shared_unlock();
 	epds_launcher_wake();
@@ -184,7 +186,7 @@ worker_attach(void)
 	epds_shared_lock(LW_EXCLUSIVE);
 	mine = slot->oid == my_order.database && worker->pid == 0 &&
 		worker->generation == my_order.generation;
-	wanted = mine && epds_shared_may_run(slot);
+	wanted = mine && epds_shared_wants(slot, my_order.kind);
 	if (wanted)
 	{
 		worker->pid = MyProcPid;
@@ -205,7 +207,8 @@ worker_wanted(void)
 	EpdsDatabase *slot = &epds_shared->database[my_order.slot];
 
 	epds_shared_lock(LW_SHARED);
-	asked_to_leave = slot->oid != my_order.database || !epds_shared_may_run(slot);
+	asked_to_leave = slot->oid != my_order.database ||
+		!epds_shared_wants(slot, my_order.kind);
 	epds_shared_unlock();
 	return !asked_to_leave;
 }
@@ -424,8 +427,10 @@ worker_work(void)
 	{
 		if (my_order.kind == EPDS_WORKER_DELIVERY)
 			epds_delivery_main();
-		else
+		else if (my_order.kind == EPDS_WORKER_INTAKE)
 			epds_intake_main();
+		else
+			epds_listener_main();
 		extension_checked_at = 0;
 		if (worker_wanted() && extension_exists_now())
 		{
@@ -559,7 +564,7 @@ kind_by_name(const char *name)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unknown kind of worker \"%s\"", name),
-			 errhint("Kinds are \"delivery\" and \"intake\".")));
+			 errhint("Kinds are \"delivery\", \"intake\" and \"listener\".")));
 }
 
 /* wake_worker(kind text) returns void: at commit of this transaction. */

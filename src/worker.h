@@ -22,10 +22,11 @@
 typedef enum EpdsWorkerKind
 {
 	EPDS_WORKER_DELIVERY,
-	EPDS_WORKER_INTAKE
+	EPDS_WORKER_INTAKE,
+	EPDS_WORKER_LISTENER		/* where exact_pd_sync.listen has an address */
 } EpdsWorkerKind;
 
-#define EPDS_WORKER_KINDS 2
+#define EPDS_WORKER_KINDS 3
 
 /* Databases that shared memory has room for. */
 #define EPDS_MAX_DATABASES 64
@@ -48,11 +49,12 @@ extern int	epds_worker_pid(EpdsWorkerKind kind);
  */
 extern int64 epds_burst_reserve(int limit, int window_ms, int count);
 
-/* Entry points of the workers (delivery.c, intake.c); called connected, with
+/* Entry points of the workers (delivery.c, intake.c, listener.c); called connected, with
  * settings forced, signals unblocked.  They return when the extension is gone
  * or the worker is asked to stop. */
 extern void epds_delivery_main(void);
 extern void epds_intake_main(void);
+extern void epds_listener_main(void);
 
 /*
  * To be called once per turn by a worker, outside a block: reloads the

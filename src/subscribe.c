@@ -1,0 +1,216 @@
+/*-------------------------------------------------------------------------
+ *
+ * subscribe.c
+ *		CALL subscribe_webhooks() and unsubscribe_webhooks().
+ *
+ *		list ─▶ what is missing or too much ─▶ calls ─▶ list again
+ *
+ * SQL decides from the lists (sql/66_subscribe.sql).  A call that fails, is
+ * lost or says in Dutch that there is one already does not matter by itself:
+ * the second list tells.
+ *
+ * Copyright (c) 2026, the exact_pd_sync authors
+ *
+ * IDENTIFICATION
+ *		src/subscribe.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+
+#include "compat.h"
+#include "exact_internal.h"
+#include "tx.h"
+
+PG_FUNCTION_INFO_V1(epds_subscribe_webhooks);
+PG_FUNCTION_INFO_V1(epds_unsubscribe_webhooks);
+
+/* For the journal and the budget: as if it were a feed. */
+#define FEED "webhooks"
+
+typedef struct Action
+{
+	char	   *topic;
+	char	   *method;
+	char	   *path;
+	char	   *body;
+} Action;
+
+/* All subscriptions of a division, as Exact lists them; throws. */
+static char *
+read_list(int division)
+{
+	EpdsHttpAnswer answer;
+	size_t		replaced;
+	char	   *path = psprintf("/api/v1/%d/webhooks/WebhookSubscriptions", division);
+
+	if (epds_exact_read(division, FEED, path, false, &answer, &replaced) != EPDS_EXACT_PAGE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("could not list the webhook subscriptions of division %d: %s",
+						division, answer.error),
+				 errhint("The app needs the right to manage webhooks; the user who consented must have it in this division.")));
+	epds_tx_begin();
+	epds_exact_settle(division, FEED, path, &answer, NULL);
+	epds_tx_commit();
+	return answer.body;
+}
+
+static List *
+plan(int division, const char *list, bool wanted)
+{
+	const char *args[3] = {psprintf("%d", division), list, wanted ? "true" : "false"};
+	List	   *actions = NIL;
+	int			n;
+
+	epds_tx_begin();
+	n = epds_sql("SELECT p.topic, p.method, p.path, p.body"
+				 " FROM exact_pd_sync._subscribe_plan($1::integer, $2, $3::boolean) AS p",
+				 3, args);
+	for (int i = 0; i < n; i++)
+	{
+		Action	   *action = palloc(sizeof(Action));
+
+		action->topic = epds_sql_value(i, 0);
+		action->method = epds_sql_value(i, 1);
+		action->path = epds_sql_value(i, 2);
+		action->body = epds_sql_value(i, 3);
+		actions = lappend(actions, action);
+	}
+	epds_tx_commit();
+	return actions;
+}
+
+/* Make the calls; errors are noted by topic, as members of a JSON object. */
+static void
+act(int division, List *actions, StringInfo errors)
+{
+	ListCell   *cell;
+
+	foreach(cell, actions)
+	{
+		const Action *action = lfirst(cell);
+		EpdsHttpAnswer answer;
+
+		if (epds_exact_write(division, FEED, action->method, action->path,
+							 action->body, &answer))
+			continue;
+		if (errors->len > 1)
+			appendStringInfoChar(errors, ',');
+		escape_json(errors, action->topic);
+		appendStringInfoChar(errors, ':');
+		escape_json(errors, epds_one_line(answer.error, 300));
+	}
+}
+
+/* One division; returns what is not as it should be, or NULL. */
+static char *
+subscribe_division(int division, bool wanted)
+{
+	const char *args[4];
+	StringInfoData errors;
+	char	   *list = read_list(division);
+	List	   *actions = plan(division, list, wanted);
+	char	   *trouble;
+
+	initStringInfo(&errors);
+	appendStringInfoChar(&errors, '{');
+	if (actions != NIL)
+	{
+		act(division, actions, &errors);
+		list = read_list(division);
+	}
+	appendStringInfoChar(&errors, '}');
+	args[0] = psprintf("%d", division);
+	args[1] = list;
+	args[2] = wanted ? "true" : "false";
+	args[3] = errors.data;
+	epds_tx_begin();
+	epds_sql("SELECT exact_pd_sync._subscribe_settle($1::integer, $2, $3::boolean, $4::jsonb)",
+			 4, args);
+	trouble = epds_sql_value(0, 0);
+	epds_tx_commit();
+	return trouble;
+}
+
+static List *
+all_divisions(void)
+{
+	List	   *divisions = NIL;
+	int			n;
+
+	epds_tx_begin();
+	n = epds_sql("SELECT d.division FROM exact_pd_sync.divisions AS d ORDER BY 1", 0, NULL);
+	for (int i = 0; i < n; i++)
+		divisions = lappend_int(divisions, (int) epds_sql_int(i, 0, 0));
+	epds_tx_commit();
+	return divisions;
+}
+
+static void
+subscribe_all(bool wanted)
+{
+	List	   *divisions = all_divisions();
+	ListCell   *cell;
+
+	if (divisions == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no division is configured"),
+				 errhint("SELECT exact_pd_sync.add_division(123456);")));
+	foreach(cell, divisions)
+	{
+		int			division = lfirst_int(cell);
+		char	   *trouble = subscribe_division(division, wanted);
+
+		if (trouble != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_ERROR),
+					 errmsg("not all webhook subscriptions of division %d are as they should be", division),
+					 errdetail_internal("%s", trouble),
+					 errhint("The address must be reachable by Exact over https and answer an empty POST with 200. The polls do without notifications.")));
+		ereport(NOTICE,
+				(errmsg(wanted ? "Exact notifies of changes in division %d" :
+						"Exact no longer notifies of changes in division %d", division)));
+	}
+}
+
+/* CALL subscribe_webhooks(callback_url) */
+Datum
+epds_subscribe_webhooks(PG_FUNCTION_ARGS)
+{
+	const char *args[1] = {NULL};
+	char	   *url;
+
+	epds_procedure_enter(fcinfo, "subscribe_webhooks");
+	if (!PG_ARGISNULL(0))
+		args[0] = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	epds_tx_begin();
+	epds_sql("SELECT exact_pd_sync._subscribe_begin($1)", 1, args);
+	url = epds_sql_value(0, 0);
+	epds_tx_commit();
+	if (url != NULL)
+		subscribe_all(true);
+	else
+		ereport(NOTICE,
+				(errmsg("no notifications are asked for"),
+				 errhint("CALL exact_pd_sync.subscribe_webhooks('https://HOST/exact/webhook'), where HOST leads to the listener or to what calls receive_exact_webhook().")));
+	epds_procedure_leave();
+	PG_RETURN_VOID();
+}
+
+/* CALL unsubscribe_webhooks() */
+Datum
+epds_unsubscribe_webhooks(PG_FUNCTION_ARGS)
+{
+	epds_procedure_enter(fcinfo, "unsubscribe_webhooks");
+	subscribe_all(false);
+	epds_procedure_leave();
+	PG_RETURN_VOID();
+}
