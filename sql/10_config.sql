@@ -44,12 +44,12 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
     ('live_reserve_percent', '20', '^[0-9]{1,2}$', 'Part of the daily tokens kept for live orders; history and catalogue stop there, open orders at half of it'),
     ('daily_tokens', NULL, '^[0-9]{1,9}$', 'Daily tokens of the Pipedrive company when its answers do not tell (30,000 x plan x seats)'),
     ('burst_limit', NULL, '^[0-9]{1,9}$', 'Requests per 2 seconds when the answers do not tell; 0 = none'),
-    ('deal_capacity', NULL, '^[0-9]{1,9}$', 'How many deals the Pipedrive plan holds (plan x seats); used to warn and to refuse history beyond 80 percent'),
+    ('deal_capacity', NULL, '^[0-9]{1,9}$', 'How many deals the Pipedrive plan holds (plan x seats); used to warn, and to stop history at history_capacity_percent of it'),
     ('history_capacity_percent', '80', '^[0-9]{1,3}$', 'History is no longer sent when this part of deal_capacity is in use'),
     ('list_lag', '5', '^[0-9]{1,3}$', 'Seconds that a new record may take to appear in Pipedrive''s lists: so long a create without an answer waits before it is looked up'),
     ('gone_percent', '20', '^([0-9]{1,2}|100)$', 'When more than this part of all records is missing in Pipedrive''s lists (and more than 20), reconcile() concludes nothing from it'),
     ('max_attempts', '10', '^[0-9]{1,3}$', 'Attempts before a job that keeps failing becomes a dead letter'),
-    ('retention_days', '90', '^[0-9]{1,4}$', 'How long api_calls, sync_runs and sync_changes are kept')
+    ('retention_days', '90', '^[0-9]{1,4}$', 'How long journals are kept: api_calls, sync_runs, sync_changes, notifications, findings and results of reconcile()')
   ) AS d(name, default_value, pattern, meaning)
   LEFT JOIN settings s ON s.name = d.name;
 COMMENT ON VIEW setting_list IS 'Every setting with its value in force, its default and what it means. Change one with configure(name, value).';

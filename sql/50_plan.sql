@@ -140,7 +140,10 @@ BEGIN
                CASE WHEN g.pipedrive_id IS NULL THEN jsonb_strip_nulls(g.body) ELSE _body_diff(g.sent, g.kept) END AS diff
           FROM (SELECT x.*, CASE WHEN x.pipedrive_id IS NULL THEN NULL
                                  WHEN v_policies THEN _policy_body('deal', _deal_kept(x.body, NOT (x.owner_kept OR x.owner_id IS NULL), NOT x.unmapped, NOT x.lines_left, x.stage_id IS NOT NULL), x.fields_left)
-                                 ELSE _deal_kept(x.body, NOT (x.owner_kept OR x.owner_id IS NULL), NOT x.unmapped, NOT x.lines_left, x.stage_id IS NOT NULL) END AS kept
+                                 ELSE _deal_kept(x.body, NOT (x.owner_kept OR x.owner_id IS NULL), NOT x.unmapped, NOT x.lines_left, x.stage_id IS NOT NULL) END
+                             -- The id of an organization that is gone is refused: the deal is left where it is.
+                             - CASE WHEN v_gone AND EXISTS (SELECT FROM links o WHERE o.kind = 'organization' AND o.division = x.division AND o.exact_id = x.organization_exact_id AND o.gone_at IS NOT NULL)
+                                    THEN 'org_id' ELSE '' END AS kept
                   FROM go x OFFSET 0) g
          OFFSET 0
     ), header_call AS (

@@ -41,7 +41,7 @@ CREATE FUNCTION _plain_reason(p_outcome text, p_operation text, p_status integer
                                    WHEN p_error ILIKE '%custom%field%' OR p_error ILIKE '%custom_fields%' THEN 'Pipedrive refuses a custom field: it was deleted or retyped by hand; CALL exact_pd_sync.setup_pipedrive() and replay'
                                    WHEN p_error ILIKE '%owner%' OR p_error ILIKE '%user%' THEN 'Pipedrive refuses the owner: the user is inactive or gone; map the salesperson to another user and replay'
                                    WHEN p_error ILIKE '%stage%' OR p_error ILIKE '%pipeline%' THEN 'Pipedrive does not know the stage or pipeline any more; CALL exact_pd_sync.setup_pipedrive() and replay'
-                                   WHEN p_error ILIKE '%organization%' OR p_error ILIKE '%org_id%' THEN 'Pipedrive does not know the organization of this deal any more: it was deleted or merged by hand; resync() the organization, then replay'
+                                   WHEN p_error ILIKE '%organization%' OR p_error ILIKE '%org_id%' THEN 'Pipedrive does not know the organization of this deal any more: it was deleted or merged by hand; replay() the dead letter of the organization, then this one'
                                    WHEN p_error ILIKE '%product%' AND p_operation LIKE 'line%' THEN 'Pipedrive refuses a line''s product: it was deleted or made unlinkable by hand'
                                    ELSE 'Pipedrive refuses this record as it is; mend it at the source and replay' END
         WHEN 'gone' THEN 'the record no longer exists at Pipedrive: a person deleted or merged it; it is not made again by itself, replay() makes it anew'

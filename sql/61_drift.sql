@@ -55,7 +55,8 @@ SELECT f.kind, f.division,
        f.pipedrive_id, f.what, f.field, f.ours, f.theirs, f.policy, f.action, f.first_seen, f.last_seen,
        CASE WHEN f.action = 'stubborn' THEN 'It was put right twice and came back: another program changes it, or Pipedrive writes it in its own way. It is left alone until either side changes. If it is theirs, set_field_policy().'
             WHEN f.action = 'left' THEN 'The policy of this field leaves it to the people in Pipedrive.'
-            WHEN f.what = 'deleted' THEN format('A person deleted it in Pipedrive, or our user may not see it any more. It is not made again by itself: SELECT exact_pd_sync.replay(kind => %L) makes the dead letters of this kind anew, or restore it there.', f.kind)
+            WHEN f.what = 'deleted' THEN format('A person deleted it in Pipedrive, or our user may not see it any more. It is not made again by itself: take it out of the bin there, or make it anew with SELECT exact_pd_sync.replay(job => %s).',
+                                                coalesce((SELECT j.id::text FROM jobs j WHERE j.kind = f.kind AND j.division = f.division AND j.exact_id = f.exact_id), '…'))
             WHEN f.what = 'merged' THEN 'A person merged it into another record, which is used from now on. Where that one belongs to another record of Exact, nothing of this one is sent.'
             WHEN f.what = 'archived' THEN 'A person archived it. What changes at Exact waits; take it out of the archive and it is sent after the next reconcile().'
             WHEN f.what = 'duplicate' THEN 'A second record carries the same Exact-ID, most likely copied by hand. Delete it or merge it in Pipedrive.'

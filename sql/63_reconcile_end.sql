@@ -213,8 +213,8 @@ BEGIN
                    ELSE format('not equal: %s orders with %s lines and %s, %s deals with %s lines and %s; for example order %s', v.orders, v.lines, v.order_value, v.deals, v.products, v.deal_value, array_to_string(v.examples, ', ')) END
               || CASE WHEN v.pending > 0 THEN format('; %s orders were being sent', v.pending) ELSE '' END
               || CASE WHEN v.not_staged > 0 THEN format('; %s orders of Exact were not staged and are read now', v.not_staged) ELSE '' END
-              || CASE WHEN v.restored > 0 THEN format('; %s edits are put right', v.restored) ELSE '' END
-              || CASE WHEN v.findings > 0 THEN format('; %s findings need a look: SELECT * FROM exact_pd_sync.drift', v.findings) ELSE '' END;
+              || CASE WHEN v.restored > 0 THEN format('; put right: %s', v.restored) ELSE '' END
+              || CASE WHEN v.findings > 0 THEN format('; %s of the findings need a look: SELECT * FROM exact_pd_sync.drift', v.findings) ELSE '' END;
     INSERT INTO reconcile_results (run_id, started_at, equal, orders, deals, lines, products, order_value, deal_value, pending, examples, findings, restored, not_staged, calls, tokens, summary)
     VALUES (p_run, coalesce(v_started, clock_timestamp()), v.equal, v.orders, v.deals, v.lines, v.products, v.order_value, v.deal_value, v.pending, v.examples, v.findings, v.restored, v.not_staged, coalesce(v.calls, 0), coalesce(v.tokens, 0), v_text);
     DELETE FROM reconcile_steps;

@@ -301,19 +301,24 @@ clock_set_back_ms(void)
 static void
 serve_clock(void)
 {
-	int64		back_ms = clock_set_back_ms();
+	static int64 back_ms = 0;	/* not set right yet, as while the extension is
+								 * being dropped by somebody */
 	const char *args[1];
 
+	back_ms += clock_set_back_ms();
 	if (back_ms == 0 || my_order.kind != EPDS_WORKER_DELIVERY)
 		return;
-	ereport(LOG,
-			(errmsg("the clock was set %s by %lld seconds: what waits is set right",
-					back_ms > 0 ? "back" : "ahead",
-					(long long) (back_ms > 0 ? back_ms : -back_ms) / 1000)));
 	args[0] = psprintf(INT64_FORMAT, back_ms);
 	epds_tx_begin();
 	if (epds_extension_exists())
+	{
 		epds_sql("SELECT exact_pd_sync._delivery_times_ahead($1::bigint)", 1, args);
+		ereport(LOG,
+				(errmsg("the clock was set %s by %lld seconds: what waits is set right",
+						back_ms > 0 ? "back" : "ahead",
+						(long long) (back_ms > 0 ? back_ms : -back_ms) / 1000)));
+		back_ms = 0;
+	}
 	epds_tx_commit();
 }
 

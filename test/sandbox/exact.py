@@ -224,7 +224,8 @@ class ExactService(Service):
         own = API_DIVISION.match(request.path)
         for other in self.open_requests:
             match = API_DIVISION.match(other.path)
-            if other is not request and match and own and (match.group(1) or home) == (own.group(1) or home):
+            if other is not request and match and own and (match.group(1) or home) == (own.group(1) or home) \
+                    and not other.connection.hung_up():
                 self.world.violation("exact", "more than one call in flight: %s %s" % (request.method, request.path))
                 return
 

@@ -10,6 +10,7 @@ wire (half a body, no byte at all, endless bodies), which no ready-made server o
 import asyncio
 import gzip as gzip_module
 import json
+import select
 import ssl
 import time
 import traceback
@@ -45,7 +46,7 @@ def dump(value, ensure_ascii=False):
 
 
 class Request:
-    __slots__ = ("method", "path", "raw_path", "raw_query", "headers", "body", "version", "_query", "context")
+    __slots__ = ("method", "path", "raw_path", "raw_query", "headers", "body", "version", "_query", "context", "connection")
 
     def __init__(self, method, target, headers, body, version="HTTP/1.1"):
         self.method = method
@@ -56,6 +57,7 @@ class Request:
         self.version = version
         self._query = None
         self.context = None         # free for the service
+        self.connection = None      # where it came in
 
     @property
     def query(self):
@@ -202,6 +204,14 @@ class Connection(asyncio.Protocol):
         if self.writable is not None:
             self.writable.set()
 
+    def hung_up(self):
+        """Whether the client has gone, even if the event loop has not got round to it yet."""
+        if self.closing or self.transport.is_closing():
+            return True
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
     def pause_writing(self):
         if self.writable is None:
             self.writable = asyncio.Event()
@@ -312,6 +322,7 @@ class Connection(asyncio.Protocol):
         if self.world.faults or self.world.storm is not None:
             fault = self.world.find_fault(service.name, request.method, request.target)
         self.request = request
+        request.connection = self
         service.open_requests.add(request)
         service.in_flight += 1
         if service.in_flight > service.peak_in_flight:

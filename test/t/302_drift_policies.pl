@@ -181,7 +181,7 @@ foreach my $n (1 .. 2)
 $t->patch("/pipedrive/deals/$d4->{id}", { title => 'Altijd anders' });
 is_deeply([ writes(reconcile('comes back, 3')) ], [], 'an edit that came back twice is not put right again');
 is(drift(), 'deal 62004 edited title exact stubborn', '... but reported');
-like($t->sql(q{SELECT state || ': ' || detail FROM exact_pd_sync.status WHERE part = 'reconcile'}), qr/^yellow: .*1 findings need a look/, '... status says it');
+like($t->sql(q{SELECT state || ': ' || detail FROM exact_pd_sync.status WHERE part = 'reconcile'}), qr/^yellow: .*1 of the findings need a look/, '... status says it');
 is_deeply([ writes(reconcile('comes back, 4')) ], [], '... night after night');
 $t->patch("/pipedrive/deals/$d4->{id}", { title => 'Weer iets' });
 is_deeply([ writes(reconcile('something else')) ], ['PATCH deals/* {title} 5'], '... until it is something else');

@@ -68,7 +68,7 @@ sub until_so
 		return 1 if $t->sql($sql) =~ /(?:^|\n)t$/;
 		usleep(20_000);
 	}
-	diag($t->sql('SELECT kind, object, state, attempts, reason, servers_words FROM exact_pd_sync.queue'));
+	diag($t->sql('SELECT kind, state, attempts, reason, error FROM exact_pd_sync.jobs'));
 	return 0;
 }
 

@@ -27,6 +27,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "portability/instr_time.h"
+#include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -336,4 +337,24 @@ epds_test_open_files(PG_FUNCTION_ARGS)
 	}
 	closedir(dir);
 	PG_RETURN_INT32(count);
+}
+
+/* Stay for a while when everything but the process itself is gone. */
+static void
+leave_slowly(int code, Datum ms)
+{
+	pg_usleep(DatumGetInt32(ms) * 1000L);
+}
+
+PG_FUNCTION_INFO_V1(epds_test_leave_slowly);
+
+/*
+ * test_leave_slowly: the kernel closes what this backend has open only so many
+ * milliseconds after its locks are gone.
+ */
+Datum
+epds_test_leave_slowly(PG_FUNCTION_ARGS)
+{
+	on_proc_exit(leave_slowly, Int32GetDatum(PG_GETARG_INT32(0)));
+	PG_RETURN_VOID();
 }

@@ -37,3 +37,7 @@ CREATE FUNCTION test_open_files()
 RETURNS integer
 LANGUAGE C
 AS :'module', 'epds_test_open_files';
+
+CREATE FUNCTION test_leave_slowly(p_ms integer) RETURNS void
+LANGUAGE C STRICT
+AS :'module', 'epds_test_leave_slowly';
