@@ -48,15 +48,20 @@ CREATE FUNCTION _hints_wait() RETURNS bigint
     AS $$
     SELECT greatest(0, ceil(extract(epoch FROM greatest(h.due, p.due) - clock_timestamp()) * 1000))::bigint
       FROM (SELECT min(coalesce(w.next_look_at, w.received_at)) AS due FROM webhook_deliveries w WHERE w.state IN ('new', 'waiting')) h
-     CROSS JOIN LATERAL (
-        -- The first hint is followed at once; bursts and a scarce day are spread, so that the polls keep their calls.
-        SELECT max(r.started_at) + make_interval(secs =>
-                   CASE WHEN (SELECT b.remaining < b.limit_value / 10 FROM budgets b WHERE b.side = 'exact' AND b.kind = 'day' ORDER BY b.remaining LIMIT 1) THEN 300
-                        WHEN (SELECT b.remaining < b.limit_value / 4 FROM budgets b WHERE b.side = 'exact' AND b.kind = 'day' ORDER BY b.remaining LIMIT 1) THEN 60
-                        WHEN count(*) >= 6 THEN 4 ELSE 1 END) AS due
-          FROM sync_runs r WHERE r.what = 'hints' AND r.started_at > clock_timestamp() - interval '1 minute') p
+      LEFT JOIN LATERAL (
+        -- A hint is followed at once; what comes within a quarter of a second goes with the next read.  From half of Exact's
+        -- minute on, the rest of it is shared out, four calls a read, a sixth left to the polls.  A scarce day is spread.
+        SELECT r.started_at + CASE
+                   WHEN d.remaining < d.limit_value / 10 THEN interval '5 minutes'
+                   WHEN d.remaining < d.limit_value / 4 THEN interval '1 minute'
+                   WHEN m.remaining > m.limit_value / 2 OR r.started_at < m.reset_at - interval '1 minute' OR m.remaining IS NULL THEN interval '250 milliseconds'
+                   ELSE (m.reset_at - r.started_at) / greatest(1, (m.remaining - m.limit_value / 6) / 4) END AS due
+          FROM (SELECT x.started_at FROM sync_runs x WHERE x.what = 'hints' ORDER BY x.id DESC LIMIT 1) r
+          LEFT JOIN LATERAL (SELECT * FROM budgets b WHERE b.side = 'exact' AND b.kind = 'day' AND b.reset_at > clock_timestamp() ORDER BY b.remaining LIMIT 1) d ON true
+          LEFT JOIN LATERAL (SELECT * FROM budgets b WHERE b.side = 'exact' AND b.kind = 'minute' AND b.reset_at > clock_timestamp() ORDER BY b.remaining LIMIT 1) m ON true
+         WHERE r.started_at <= clock_timestamp()) p ON true
      WHERE h.due IS NOT NULL $$;
-COMMENT ON FUNCTION _hints_wait() IS 'Milliseconds until hints are to be followed; NULL when there are none.';
+COMMENT ON FUNCTION _hints_wait() IS 'Milliseconds until hints are to be followed, as far apart as the minute and the day at Exact ask for; NULL when there are none.';
 
 CREATE FUNCTION _hints_feeds() RETURNS TABLE (division integer, feed text, optional boolean)
     LANGUAGE plpgsql VOLATILE

@@ -241,7 +241,7 @@ CREATE TABLE looks (
 COMMENT ON TABLE looks IS 'Lists read from Pipedrive to find what is already there: the scan before the first create, the short list after a server start, what all links are verified against after a restore, unknown outcomes, lines to read back.';
 COMMENT ON COLUMN looks.id IS 'Number.';
 COMMENT ON COLUMN looks.what IS 'Which list.';
-COMMENT ON COLUMN looks.reason IS 'scan, start, verify, unknown or readback.';
+COMMENT ON COLUMN looks.reason IS 'scan, start, verify, unknown, readback, or again (replayed records: are they still gone).';
 COMMENT ON COLUMN looks.since IS 'Only what changed since; NULL = all. For verify, which reads all: lines of deals that changed since are read back.';
 COMMENT ON COLUMN looks.deal_ids IS 'Deals whose lines are read; for verify, the records that the lists did not show and that are asked for by id.';
 COMMENT ON COLUMN looks.cursor IS 'Next page.';

@@ -163,11 +163,14 @@ BEGIN
      WHERE i.operation = 'line_add' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id;
     UPDATE jobs j SET state = CASE WHEN EXISTS (SELECT FROM intents i WHERE i.job_id = j.id) THEN 'unknown' ELSE 'ready' END,
            next_attempt_at = NULL, lease_until = NULL, updated_at = clock_timestamp()
-     WHERE j.state IN ('sending', 'unknown') OR (j.state = 'waiting' AND j.next_attempt_at = 'infinity');
+     WHERE j.state IN ('sending', 'unknown')
+        OR (j.state = 'waiting' AND j.next_attempt_at = 'infinity'
+            -- These wait for a list that is read in this life, too.
+            AND NOT EXISTS (SELECT FROM links g WHERE g.kind = j.kind AND g.division = j.division AND g.exact_id = j.exact_id AND g.gone_at IS NOT NULL));
     GET DIAGNOSTICS v_again = ROW_COUNT;
     UPDATE budgets SET booked = 0 WHERE side = 'pipedrive' AND booked <> 0;
     -- What links are verified against after a restore goes on where it was.
-    DELETE FROM looks WHERE done_at IS NULL AND reason <> 'verify';
+    DELETE FROM looks WHERE done_at IS NULL AND reason NOT IN ('verify', 'again');
     PERFORM _ask_looks();
     IF v_unknown > 0 THEN
         RETURN format('%s announced calls of a former run have no booked answer and are looked up first; %s jobs go on', v_unknown, v_again);
@@ -414,7 +417,7 @@ DECLARE
     v_began    timestamptz := clock_timestamp();
     v_floor    queue_floors := _floor('signals');
     v_ids      bigint[];
-    v_remade   job_signals[];
+    v_gone     bigint[];
 BEGIN
     v_ids := ARRAY(SELECT x.id FROM job_signals x WHERE x.id > coalesce(v_floor.id, 0) ORDER BY x.id LIMIT p_limit);
     IF v_floor.what IS NULL THEN
@@ -445,29 +448,21 @@ BEGIN
                -- What still fails for all must not cost the tokens of all, night after night.
                AND (v_signal.argument->>'by' IS DISTINCT FROM 'nightly' OR j.id IN (
                     SELECT x.id FROM (SELECT d.id, row_number() OVER (PARTITION BY (_dead_cause(d.reason)).cause ORDER BY d.lane, d.priority, d.id) AS n FROM jobs d WHERE d.state = 'dead') x WHERE x.n <= 1000))
-            RETURNING j.kind, j.division, j.exact_id
+            RETURNING j.id, j.kind, j.division, j.exact_id
         ), unarchived AS (
             -- Perhaps a person took it out of the archive; if not, the next refusal says so.
             UPDATE links l SET archived_at = NULL FROM again a
-             WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.archived_at IS NOT NULL
-        ), forgotten AS (
-            -- What is gone at Pipedrive is made anew.
-            DELETE FROM links l USING again a
-             WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.gone_at IS NOT NULL
-            RETURNING l.kind, l.division, l.exact_id
-        ), lines AS (
-            DELETE FROM line_links k USING forgotten f WHERE f.kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id)
-        SELECT array_agg(ROW(0, f.kind, f.division, f.exact_id, 'remade', NULL, clock_timestamp())::job_signals) INTO v_remade FROM forgotten f;
-        -- An organization or product that is made anew has a new id: deals that name the old one follow.
-        IF v_remade IS NOT NULL THEN
-            SELECT array_agg(x.division), array_agg(x.id) INTO v_d, v_i
-              FROM (SELECT o.division, o.id FROM unnest(v_remade) f JOIN exact_sales_orders o ON o.division = f.division AND o.ordered_by = f.exact_id WHERE f.kind = 'organization'
-                    UNION
-                    SELECT s.division, s.order_id FROM unnest(v_remade) f JOIN exact_sales_order_lines s ON s.division = f.division AND s.item = f.exact_id WHERE f.kind = 'product') x
-             WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.id AND l.gone_at IS NULL);
-            IF v_d IS NOT NULL THEN
-                PERFORM _want_deals(v_d, v_i);
-            END IF;
+             WHERE l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.archived_at IS NOT NULL)
+        SELECT array_agg(a.id) INTO v_gone
+          FROM again a JOIN links l ON l.kind = a.kind AND l.division = a.division AND l.exact_id = a.exact_id AND l.gone_at IS NOT NULL;
+        -- What is gone at Pipedrive is made anew, unless a person took it out of the bin meanwhile.
+        IF v_gone IS NOT NULL THEN
+            UPDATE jobs j SET state = 'waiting', next_attempt_at = 'infinity', reason = 'whether it is still gone at Pipedrive is looked up first' WHERE j.id = ANY (v_gone);
+            INSERT INTO looks (what, reason, deal_ids)
+            SELECT x.kind || 's', 'again', array_agg(x.pipedrive_id)
+              FROM (SELECT y.kind, y.pipedrive_id, row_number() OVER (PARTITION BY y.kind ORDER BY y.pipedrive_id) AS n
+                      FROM (SELECT DISTINCT l.kind, l.pipedrive_id FROM jobs j JOIN links l ON l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id WHERE j.id = ANY (v_gone)) y) x
+             GROUP BY x.kind, (x.n - 1) / 100;
         END IF;
     END LOOP;
 

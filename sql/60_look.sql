@@ -202,6 +202,39 @@ END
 $$;
 COMMENT ON FUNCTION _pair_lines(bigint) IS 'Pairs deal products that were read back with order lines; what fits none of ours is noted so that it is removed.';
 
+CREATE FUNCTION _forget_gone(p_kind text, p_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+DECLARE
+    v_gone  uuid[];
+    v_d     integer[];
+    v_i     uuid[];
+BEGIN
+    WITH forgotten AS (
+        DELETE FROM links l
+         WHERE l.kind = p_kind AND l.pipedrive_id = ANY (p_ids) AND l.gone_at IS NOT NULL
+           AND EXISTS (SELECT FROM jobs j WHERE j.kind = l.kind AND j.division = l.division AND j.exact_id = l.exact_id AND j.state = 'waiting' AND j.next_attempt_at = 'infinity')
+        RETURNING l.division, l.exact_id
+    ), lines AS (
+        DELETE FROM line_links k USING forgotten f WHERE p_kind = 'deal' AND k.division = f.division AND k.order_id = f.exact_id)
+    SELECT array_agg(f.division), array_agg(f.exact_id) INTO v_d, v_gone FROM forgotten f;
+    IF v_gone IS NULL OR p_kind = 'deal' THEN
+        RETURN;
+    END IF;
+    -- An organization or product that is made anew has a new id: deals that name the old one follow.
+    SELECT array_agg(x.division), array_agg(x.id) INTO v_d, v_i
+      FROM (SELECT o.division, o.id FROM unnest(v_d, v_gone) AS f(division, id) JOIN exact_sales_orders o ON o.division = f.division AND o.ordered_by = f.id WHERE p_kind = 'organization'
+            UNION
+            SELECT s.division, s.order_id FROM unnest(v_d, v_gone) AS f(division, id) JOIN exact_sales_order_lines s ON s.division = f.division AND s.item = f.id WHERE p_kind = 'product') x
+     WHERE EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = x.division AND l.exact_id = x.id AND l.gone_at IS NULL);
+    IF v_d IS NOT NULL THEN
+        PERFORM _want_deals(v_d, v_i);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _forget_gone(text, bigint[]) IS 'Replayed records that a list by id does not show either: they are forgotten, so that they are made anew.';
+
 CREATE FUNCTION _look_done(p_look bigint) RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -216,6 +249,9 @@ BEGIN
     v_kind := CASE v.what WHEN 'organizations' THEN 'organization' WHEN 'products' THEN 'product' WHEN 'options' THEN 'groups' ELSE 'deal' END;
     IF v.reason = 'verify' AND v_kind <> 'groups' THEN
         PERFORM _verify_missing(v, v_kind);
+    END IF;
+    IF v.reason = 'again' THEN
+        PERFORM _forget_gone(v_kind, v.deal_ids);
     END IF;
     IF v.what = 'lines' THEN
         -- More lines than we knew of: the call without an answer got somewhere.
@@ -243,7 +279,7 @@ BEGIN
         UPDATE links SET lines_unread = false, seen_value = NULL WHERE kind = 'deal' AND pipedrive_id = ANY (v.deal_ids) AND v.reason = 'readback' AND v.rows <= 1;
         DELETE FROM intents i USING links l
          WHERE i.operation = 'discount_add' AND i.state = 'unknown' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id AND l.pipedrive_id = ANY (v.deal_ids);
-    ELSIF NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
+    ELSIF v.deal_ids IS NULL AND NOT EXISTS (SELECT FROM looks k WHERE k.done_at IS NULL AND k.what IN (v.what, CASE WHEN v_kind = 'deal' THEN 'archived_deals' END, CASE WHEN v_kind = 'deal' THEN 'deals' END)) THEN
         -- Announced long enough before this list was begun and not in it: it was not made.
         -- A discount of a deal that is there has a list of its own.
         DELETE FROM intents i
@@ -266,6 +302,7 @@ BEGIN
                                                                            AND CASE v.what WHEN 'discounts' THEN l.discount_key IS NOT NULL ELSE l.last_verified >= v.started_at END) END AS again
               FROM jobs y WHERE y.kind = v_kind AND y.state IN ('unknown', 'waiting')) x
      WHERE x.id = j.id AND j.kind = v_kind AND (j.state = 'unknown' OR j.state = 'waiting' AND j.next_attempt_at = 'infinity')
+       AND NOT EXISTS (SELECT FROM links g WHERE g.kind = j.kind AND g.division = j.division AND g.exact_id = j.exact_id AND g.gone_at IS NOT NULL)
        AND NOT EXISTS (SELECT FROM intents i WHERE i.job_id = j.id)
        AND (v.what NOT IN ('lines', 'discounts') OR EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = j.division AND l.exact_id = j.exact_id AND l.pipedrive_id = ANY (v.deal_ids)
                                                                AND NOT EXISTS (SELECT FROM looks k WHERE k.what = 'discounts' AND k.reason = 'readback' AND k.done_at IS NULL AND k.deal_ids = ARRAY[l.pipedrive_id])))

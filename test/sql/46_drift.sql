@@ -111,6 +111,7 @@ DELETE FROM t.records WHERE kind = 'deal' AND row->>'title' ~ '1003';
 SELECT t.reconcile();
 SELECT t.send();
 SELECT replay(kind => 'deal');
+SELECT t.still_gone();
 SELECT call FROM t.take();
 SELECT t.answer();
 SELECT t.send();

@@ -140,6 +140,7 @@ SELECT bool_and(dismiss_refused_row(id)) AS dismissed FROM refused_rows;
 SELECT t.send() IS NOT NULL AS sent;
 SELECT * FROM t.dead;
 SELECT replay();
+SELECT t.still_gone();
 SELECT t.send();
 SELECT state, detail FROM status WHERE part = 'dead letters';
 ROLLBACK;
