@@ -466,6 +466,17 @@ BEGIN
         END IF;
     END LOOP;
 
+    IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind = 'replay' AND s.argument->>'by' = 'nightly') THEN
+        -- Nobody else would wake who waits for a piece that is there, or that is queued nowhere: worked out anew.
+        UPDATE jobs j SET state = 'ready', reason = NULL, updated_at = clock_timestamp()
+         WHERE j.state = 'blocked'
+           AND (NOT EXISTS (SELECT FROM job_needs n WHERE n.job_id = j.id)
+                OR EXISTS (SELECT FROM job_needs n
+                            WHERE n.job_id = j.id
+                              AND (NOT EXISTS (SELECT FROM jobs x WHERE x.kind = n.kind AND x.division = n.division AND x.exact_id = n.exact_id)
+                                   OR EXISTS (SELECT FROM links l WHERE l.kind = n.kind AND l.division = n.division AND l.exact_id = n.exact_id AND l.gone_at IS NULL))));
+    END IF;
+
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.argument ? 'drift') THEN
         PERFORM _take_drift(v_signals);
     END IF;
@@ -474,6 +485,12 @@ BEGIN
       FROM unnest(v_signals) s
      WHERE s.argument->>'whole' = 'true' AND NOT l.follower AND l.kind = s.kind AND l.division = s.division AND l.exact_id = s.exact_id;
 
+    IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind = 'compare') THEN
+        -- A dump brings the links and no jobs: what was gone then waits for a person as before.
+        INSERT INTO jobs (kind, division, exact_id, lane, priority, state, class, reason)
+        SELECT l.kind, l.division, l.exact_id, 4, 0, 'dead', 'ours', _plain_reason('gone', NULL, NULL, NULL) FROM links l WHERE l.gone_at IS NOT NULL
+        ON CONFLICT (kind, division, exact_id) DO NOTHING;
+    END IF;
     IF EXISTS (SELECT FROM unnest(v_signals) s WHERE s.kind IN ('all_deals', 'compare')) THEN
         SELECT array_agg(o.division), array_agg(o.id) INTO v_d, v_i FROM exact_sales_orders o;
     ELSE
@@ -759,6 +776,10 @@ BEGIN
          WHERE j.id = ANY (v_drop);
     END IF;
 
+    -- Nothing is sent of what a person deleted there: that is told, and not forgotten.
+    UPDATE jobs j SET state = 'dead', class = 'ours', attempts = j.attempts - 1, reason = _plain_reason('gone', NULL, NULL, NULL), lease_until = NULL, updated_at = v_now
+     WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL
+       AND (SELECT l.gone_at FROM links l WHERE l.kind = j.kind AND l.division = j.division AND l.exact_id = j.exact_id) IS NOT NULL;
     -- Nothing to do: the wanted state is what was sent.
     DELETE FROM jobs j
      WHERE j.id = ANY (ARRAY(SELECT x.id FROM unnest(v_jobs) x)) AND j.state = 'sending' AND (SELECT true FROM intents i WHERE i.job_id = j.id LIMIT 1) IS NULL;

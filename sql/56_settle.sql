@@ -149,6 +149,29 @@ END
 $$;
 COMMENT ON FUNCTION _doubt(bigint[]) IS 'Changes and deletions were announced and their answers are not known: what they named counts as neither old nor new, so that it is sent again whatever is wanted next.';
 
+CREATE FUNCTION _needs_met(p_kind text[], p_division integer[], p_id uuid[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    -- Keys only: tables that fill and empty fool the statistics.
+    SET enable_seqscan = off
+    SET jit = off
+    AS $$
+DECLARE
+    v_jobs  bigint[];
+BEGIN
+    WITH met AS (
+        DELETE FROM job_needs n USING unnest(p_kind, p_division, p_id) AS x(kind, division, id)
+         WHERE n.kind = x.kind AND n.division = x.division AND n.exact_id = x.id
+        RETURNING n.job_id)
+    SELECT array_agg(DISTINCT m.job_id) INTO v_jobs FROM met m;
+    IF v_jobs IS NOT NULL THEN
+        UPDATE jobs j SET state = 'ready', reason = NULL, updated_at = clock_timestamp()
+         WHERE j.id = ANY (v_jobs) AND j.state = 'blocked' AND NOT EXISTS (SELECT FROM job_needs n WHERE n.job_id = j.id);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION _needs_met(text[], integer[], uuid[]) IS 'These are at Pipedrive now, made, adopted or back: what waited for them is ready when nothing else is missing.';
+
 CREATE FUNCTION _settle_accepted(p_results _result[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -237,16 +260,8 @@ BEGIN
            i.old_value, i.body, r.tokens
       FROM unnest(p_results) r CROSS JOIN LATERAL (SELECT * FROM intents x WHERE x.id = r.id OFFSET 0) i WHERE r.outcome = 'ok' ORDER BY r.id;
 
-    -- What waited for these is ready when nothing else is missing.
-    WITH met AS (
-        DELETE FROM job_needs n USING unnest(p_results) r
-         WHERE r.outcome = 'ok' AND r.operation = 'create' AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id
-        RETURNING n.job_id)
-    UPDATE jobs j SET state = 'ready', reason = NULL, updated_at = v_now
-     WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m)
-       AND NOT EXISTS (SELECT FROM job_needs n WHERE n.job_id = j.id
-                        AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome = 'ok' AND r.operation = 'create'
-                                         AND n.kind = r.kind AND n.division = r.division AND n.exact_id = r.exact_id));
+    PERFORM _needs_met(array_agg(r.kind), array_agg(r.division), array_agg(r.exact_id)) FROM unnest(p_results) r
+      WHERE r.outcome = 'ok' AND r.operation = 'create' HAVING count(*) > 0;
 END
 $$;
 COMMENT ON FUNCTION _settle_accepted(_result[]) IS 'Books what Pipedrive accepted: links, lines, options, changes, and who waited for them.';
@@ -327,7 +342,9 @@ BEGIN
                remaining = CASE WHEN t.new_day THEN b.limit_value ELSE b.remaining END, spent_today = CASE WHEN t.new_day THEN 0 ELSE b.spent_today END,
                reset_at = CASE WHEN t.new_day THEN v_now + interval '1 day' ELSE b.reset_at END
           FROM (SELECT x.blocked_until <= v_now AND x.remaining <= 0 AND x.blocked_reason = _plain_reason('daily', NULL, NULL, NULL) AS new_day FROM budgets x WHERE x.side = 'pipedrive' AND x.kind = 'day') t
-         WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome IN ('daily', 'auth', 'blocked')));
+         WHERE b.side = 'pipedrive' AND b.blocked_until IS NOT NULL AND (b.kind = 'day' AND NOT EXISTS (SELECT FROM unnest(p_results) r WHERE r.outcome IN ('daily', 'auth', 'blocked')))
+           -- An answer that was on its way when the day was used up says nothing about it.
+           AND (t.new_day OR b.remaining > 0 OR b.blocked_reason IS DISTINCT FROM _plain_reason('daily', NULL, NULL, NULL));
     END IF;
 END
 $$;
@@ -471,15 +488,19 @@ CREATE FUNCTION _job_failed(p_job bigint, p_error text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
+DECLARE
+    v_booked  bigint := (SELECT coalesce(sum(i.tokens), 0) FROM intents i WHERE i.job_id = p_job AND i.state = 'announced');
 BEGIN
-    WITH dropped AS (
-        DELETE FROM intents i WHERE i.job_id = p_job AND i.state = 'announced' AND NOT i.is_create RETURNING i.tokens
-    ), sent AS (
-        -- A create may have been executed, though its answer cannot be booked: looked up before another is made.
-        UPDATE intents i SET state = 'unknown', unknown_at = clock_timestamp() WHERE i.job_id = p_job AND i.state = 'announced' AND i.is_create RETURNING i.tokens
-    ), over AS (
-        SELECT d.tokens FROM dropped d UNION ALL SELECT s.tokens FROM sent s)
-    UPDATE budgets b SET booked = greatest(0, b.booked - (SELECT coalesce(sum(o.tokens), 0) FROM over o)) WHERE b.side = 'pipedrive' AND b.kind = 'day';
+    -- What was sent may have been executed, though its answer cannot be booked.  As when the worker starts: changes count
+    -- as neither old nor new, lines of a known deal are read back, and a create is looked up before another is made.
+    PERFORM _doubt(array_agg(i.id)) FROM intents i WHERE i.job_id = p_job AND NOT i.is_create HAVING count(*) > 0;
+    UPDATE links l SET lines_unread = true FROM intents i
+     WHERE i.job_id = p_job AND i.operation = 'line_add' AND l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id;
+    DELETE FROM intents i
+     WHERE i.job_id = p_job
+       AND (NOT i.is_create OR i.operation = 'line_add' AND EXISTS (SELECT FROM links l WHERE l.kind = 'deal' AND l.division = i.division AND l.exact_id = i.exact_id));
+    UPDATE intents i SET state = 'unknown', unknown_at = clock_timestamp() WHERE i.job_id = p_job AND i.state = 'announced';
+    UPDATE budgets b SET booked = greatest(0, b.booked - v_booked) WHERE b.side = 'pipedrive' AND b.kind = 'day';
     PERFORM _ask_looks() WHERE EXISTS (SELECT FROM intents i WHERE i.job_id = p_job AND i.state = 'unknown');
     UPDATE jobs SET state = 'dead', class = 'ours', lease_until = NULL, next_attempt_at = NULL, updated_at = clock_timestamp(),
            reason = 'this record cannot be worked out', error = left(p_error, 1000)

@@ -78,6 +78,8 @@ DECLARE
                             AND f.purpose = CASE p_kind WHEN 'organization' THEN 'debtor_number' WHEN 'deal' THEN 'order_number' END);
     v_named     text := (SELECT a.field_code FROM adoption_fields a WHERE a.kind = p_kind);
     v_adopted   integer;
+    v_d         integer[];
+    v_i         uuid[];
 BEGIN
     WITH remote AS MATERIALIZED (
         SELECT (r->>'id')::bigint AS pipedrive_id, r AS record,
@@ -132,11 +134,13 @@ BEGIN
         INSERT INTO job_signals (kind, division, exact_id, reason)
         SELECT p_kind, a.division, a.exact_id, 'adopted' FROM adopted a
          WHERE p_kind <> 'deal' AND NOT EXISTS (SELECT FROM jobs j WHERE j.kind = p_kind AND j.division = a.division AND j.exact_id = a.exact_id)
-    ), met AS (
-        DELETE FROM job_needs n USING adopted a WHERE n.kind = p_kind AND n.division = a.division AND n.exact_id = a.exact_id RETURNING n.job_id
-    ), freed AS (
-        UPDATE jobs j SET state = 'ready', reason = NULL WHERE j.state = 'blocked' AND j.id IN (SELECT m.job_id FROM met m) RETURNING 1)
-    SELECT count(*) INTO v_adopted FROM told;
+    ), back AS (
+        -- It was gone and is there again: its dead letter has nothing more to say, and what changed meanwhile goes out.
+        UPDATE jobs j SET state = 'ready', attempts = 0, class = NULL, reason = NULL, error = NULL, updated_at = clock_timestamp()
+          FROM single s JOIN links l ON l.kind = p_kind AND l.division = s.division AND l.exact_id = s.exact_id AND l.gone_at IS NOT NULL
+         WHERE j.kind = p_kind AND j.division = s.division AND j.exact_id = s.exact_id AND j.state = 'dead')
+    SELECT count(*), array_agg(a.division), array_agg(a.exact_id) INTO v_adopted, v_d, v_i FROM adopted a;
+    PERFORM _needs_met(array_fill(p_kind, ARRAY[v_adopted]), v_d, v_i) WHERE v_adopted > 0;
 
     -- Ours, but its Exact record is not staged: not (again) yet after a restore, or never imported.
     INSERT INTO unclaimed_records AS u (kind, exact_id, pipedrive_id, record)
@@ -349,7 +353,8 @@ BEGIN
                cursor = CASE WHEN p_status BETWEEN 400 AND 499 AND p_status <> 429 THEN NULL ELSE cursor END
          WHERE id = p_look;
         DELETE FROM remote_lines WHERE look_id = p_look AND p_status BETWEEN 400 AND 499 AND p_status <> 429;
-        IF p_status IN (404, 410) AND v.what IN ('discounts') THEN
+        -- Without JSON it is a proxy's answer, and says nothing of the deal.
+        IF p_status IN (404, 410) AND p_answer ~ '^\s*\{' AND v.what IN ('discounts') THEN
             RETURN _look_done(p_look);
         END IF;
         RETURN format('the list of %s could not be read (status %s)', v.what, p_status);

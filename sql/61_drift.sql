@@ -15,7 +15,7 @@ CREATE TABLE drift_findings (
     division      integer NOT NULL,
     exact_id      uuid NOT NULL,
     pipedrive_id  bigint NOT NULL,
-    what          text NOT NULL CHECK (what IN ('deleted', 'merged', 'archived', 'edited', 'moved', 'lines', 'duplicate', 'gone at Exact')),
+    what          text NOT NULL CHECK (what IN ('deleted', 'merged', 'archived', 'edited', 'moved', 'lines', 'duplicate', 'not ours', 'gone at Exact')),
     field         text NOT NULL DEFAULT '',
     ours          jsonb,
     theirs        jsonb,
@@ -60,6 +60,7 @@ SELECT f.kind, f.division,
             WHEN f.what = 'merged' THEN 'A person merged it into another record, which is used from now on. Where that one belongs to another record of Exact, nothing of this one is sent.'
             WHEN f.what = 'archived' THEN 'A person archived it. What changes at Exact waits; take it out of the archive and it is sent after the next reconcile().'
             WHEN f.what = 'duplicate' THEN 'A second record carries the same Exact-ID, most likely copied by hand. Delete it or merge it in Pipedrive.'
+            WHEN f.what = 'not ours' THEN format('It does not carry our Exact-ID (any more), so it may be a record of somebody else: reconcile() neither judges it nor puts it right. Does the API token belong to another company? Else write %s into its Exact-ID field in Pipedrive.', f.exact_id)
             WHEN f.what = 'gone at Exact' THEN 'Deleted or merged at Exact; its organization with its deals is kept. Merge it in Pipedrive if the customer has another number now.'
             WHEN f.action = 'dead letter' THEN 'It cannot be put right while its dead letter stands: look at dead_letters.'
             ELSE 'A person changed it in Pipedrive. It is put right, because Exact is master; to leave it, set_field_policy().' END AS hint,
@@ -265,8 +266,9 @@ BEGIN
             VALUES (s.kind, s.division, s.exact_id, 4, 0, 'dead', 'ours', _plain_reason('gone', NULL, NULL, NULL))
             ON CONFLICT (kind, division, exact_id) DO UPDATE SET state = 'dead', class = excluded.class, reason = excluded.reason, next_attempt_at = NULL, lease_until = NULL, updated_at = clock_timestamp();
         ELSIF d->>'gone' = 'false' OR d ? 'follow' THEN
-            -- What it waited for a person for is settled.
+            -- What it waited for a person for is settled, and who waited for it goes on.
             DELETE FROM jobs j WHERE j.kind = s.kind AND j.division = s.division AND j.exact_id = s.exact_id AND j.state = 'dead';
+            PERFORM _needs_met(ARRAY[s.kind], ARRAY[s.division], ARRAY[s.exact_id]);
         END IF;
     END LOOP;
 END

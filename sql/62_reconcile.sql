@@ -19,7 +19,8 @@ CREATE TABLE reconcile_steps (
     asked_at    timestamptz,
     done_at     timestamptz,
     calls       integer NOT NULL DEFAULT 0,
-    tokens      integer NOT NULL DEFAULT 0
+    tokens      integer NOT NULL DEFAULT 0,
+    restarts    integer NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE reconcile_steps IS 'How far reconcile() has come; empty when none is under way.';
 COMMENT ON COLUMN reconcile_steps.step IS 'A list, or a check of what the lists do not show.';
@@ -33,12 +34,14 @@ COMMENT ON COLUMN reconcile_steps.asked_at IS 'When its last page was asked for.
 COMMENT ON COLUMN reconcile_steps.done_at IS 'When it was through.';
 COMMENT ON COLUMN reconcile_steps.calls IS 'Calls made.';
 COMMENT ON COLUMN reconcile_steps.tokens IS 'Tokens spent.';
+COMMENT ON COLUMN reconcile_steps.restarts IS 'How often this call of reconcile() began it anew, because its next page was not known any more.';
 
 CREATE TABLE remote_records (
     kind          text NOT NULL,
     pipedrive_id  bigint NOT NULL,
     state         text NOT NULL CHECK (state IN ('live', 'archived', 'deleted', 'absent')),
     exact_id      uuid,
+    ours          boolean NOT NULL DEFAULT false,
     org_id        bigint,
     currency      text,
     value         numeric,
@@ -54,6 +57,7 @@ COMMENT ON COLUMN remote_records.kind IS 'organization, product or deal.';
 COMMENT ON COLUMN remote_records.pipedrive_id IS 'Id at Pipedrive.';
 COMMENT ON COLUMN remote_records.state IS 'live, archived, deleted, or absent: asked for and not there.';
 COMMENT ON COLUMN remote_records.exact_id IS 'The Exact-ID it carries.';
+COMMENT ON COLUMN remote_records.ours IS 'It is linked, and what it carries says that it is ours. Of others nothing is concluded.';
 COMMENT ON COLUMN remote_records.org_id IS 'Deals: their organization.';
 COMMENT ON COLUMN remote_records.currency IS 'Deals: currency.';
 COMMENT ON COLUMN remote_records.value IS 'Deals: value.';
@@ -132,6 +136,15 @@ COMMENT ON COLUMN reconcile_results.calls IS 'Calls to Pipedrive, without those 
 COMMENT ON COLUMN reconcile_results.tokens IS 'Their tokens.';
 COMMENT ON COLUMN reconcile_results.summary IS 'The same in a sentence.';
 
+CREATE FUNCTION _forget_unresolved() RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = exact_pd_sync, pg_catalog, pg_temp
+    AS $$
+    DELETE FROM unresolved_orders;
+    -- What the pages that were read had shown is forgotten: they are read again.
+    UPDATE feed_positions SET next_url = NULL WHERE feed = 'order_keys' AND next_url IS NOT NULL $$;
+COMMENT ON FUNCTION _forget_unresolved() IS 'Forgets which orders staging does not have; the list that says it begins anew.';
+
 CREATE FUNCTION _reconcile_begin() RETURNS bigint
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
@@ -150,11 +163,12 @@ BEGIN
     UPDATE sync_runs SET state = 'failed', finished_at = clock_timestamp(), error = 'the session ended' WHERE what = 'reconcile' AND state = 'running';
     v_run := _run_begin('reconcile');
     IF EXISTS (SELECT FROM reconcile_steps s WHERE s.asked_at > clock_timestamp() - interval '6 hours') THEN
+        UPDATE reconcile_steps s SET restarts = 0 WHERE s.restarts > 0;
         RETURN v_run;
     END IF;
     DELETE FROM reconcile_steps;
     DELETE FROM remote_records;
-    DELETE FROM unresolved_orders;
+    PERFORM _forget_unresolved();
     INSERT INTO reconcile_steps (step, ordinal, run_id, kind) VALUES
         ('exact', 0, v_run, ''), ('organizations', 1, v_run, 'organization'), ('products', 2, v_run, 'product'), ('deals', 3, v_run, 'deal'), ('archived deals', 4, v_run, 'deal');
     RETURN v_run;
@@ -265,18 +279,31 @@ CREATE FUNCTION _reconcile_page(p_kind text, p_rows jsonb, p_asked timestamptz) 
     SET jit = off
     AS $$
 DECLARE
-    v_id_code  text := (SELECT f.code FROM pipedrive_fields f WHERE f.entity = p_kind AND f.purpose = 'exact_id' AND f.state IN ('found', 'made'));
-    v_skips    boolean := setting('zero_lines') = 'skip';
-    v          record;
+    v_id_code   text := (SELECT f.code FROM pipedrive_fields f WHERE f.entity = p_kind AND f.purpose = 'exact_id' AND f.state IN ('found', 'made'));
+    v_key_code  text := (SELECT f.code FROM pipedrive_fields f WHERE f.entity = p_kind AND f.purpose = CASE p_kind WHEN 'organization' THEN 'debtor_number' WHEN 'deal' THEN 'order_number' END AND f.state IN ('found', 'made'));
+    v_name      text := CASE p_kind WHEN 'deal' THEN 'title' ELSE 'name' END;
+    v_skips     boolean := setting('zero_lines') = 'skip';
+    v           record;
 BEGIN
-    INSERT INTO remote_records AS m (kind, pipedrive_id, state, exact_id, org_id, currency, value, lines, asked_at)
+    -- A number of Pipedrive alone proves nothing: another company has a record of that number, too.
+    -- Ours is what carries the Exact-ID of a record that is linked to it.  Where that field is empty,
+    -- a link that took it over by its number and never wrote there counts, else its name or its
+    -- business number must be what was sent: then a person emptied it, and it is put right.
+    INSERT INTO remote_records AS m (kind, pipedrive_id, state, exact_id, ours, org_id, currency, value, lines, asked_at)
     SELECT p_kind, (r->>'id')::bigint,
            CASE WHEN (r->>'is_deleted')::boolean THEN 'deleted' WHEN (r->>'is_archived')::boolean THEN 'archived' ELSE 'live' END,
            CASE WHEN r->'custom_fields'->>v_id_code ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$' THEN (r->'custom_fields'->>v_id_code)::uuid END,
+           EXISTS (SELECT FROM links l
+                    WHERE l.kind = p_kind AND l.pipedrive_id = (r->>'id')::bigint
+                      AND CASE WHEN btrim(r->'custom_fields'->>v_id_code) <> '' THEN lower(btrim(r->'custom_fields'->>v_id_code)) = l.exact_id::text
+                               WHEN l.adopted AND l.sent->'custom_fields'->>v_id_code IS NULL THEN true
+                               WHEN r->>v_name = l.sent->>v_name THEN true
+                               WHEN p_kind = 'product' THEN r->>'code' = l.sent->>'code'
+                               ELSE r->'custom_fields'->>v_key_code = l.sent->'custom_fields'->>v_key_code END),
            (r->>'org_id')::bigint, r->>'currency', (r->>'value')::numeric, (r->>'products_count')::integer, p_asked
       FROM jsonb_array_elements(p_rows) r
     ON CONFLICT (kind, pipedrive_id) DO UPDATE
-       SET state = excluded.state, exact_id = excluded.exact_id, org_id = excluded.org_id, currency = excluded.currency, value = excluded.value, lines = excluded.lines, asked_at = excluded.asked_at;
+       SET state = excluded.state, exact_id = excluded.exact_id, ours = excluded.ours, org_id = excluded.org_id, currency = excluded.currency, value = excluded.value, lines = excluded.lines, asked_at = excluded.asked_at;
 
     IF p_kind = 'deal' THEN
         UPDATE remote_records m SET our_value = s.total, our_lines = s.lines
@@ -290,17 +317,22 @@ BEGIN
     END IF;
 
     FOR v IN
-        SELECT l::links AS link, x.remote, (r->>'value')::numeric AS value, (r->>'products_count')::integer AS lines,
+        SELECT l::links AS link, m.ours, r->'custom_fields'->v_id_code AS carries, x.remote, (r->>'value')::numeric AS value, (r->>'products_count')::integer AS lines,
                x.differs, k.n <> coalesce((r->>'products_count')::integer, k.n) OR k.n > 0 AND abs(k.value - (r->>'value')::numeric) >= 0.01 OR 'lines' = ANY (l.kept) AS lines_differ
           FROM jsonb_array_elements(p_rows) r
           JOIN links l ON l.kind = p_kind AND l.pipedrive_id = (r->>'id')::bigint AND NOT l.follower AND l.gone_at IS NULL AND l.archived_at IS NULL
+          JOIN remote_records m ON m.kind = l.kind AND m.pipedrive_id = l.pipedrive_id
          CROSS JOIN LATERAL (SELECT y.remote, _body_diff(y.remote, l.sent) IS NOT NULL OR l.kept IS NOT NULL AS differs FROM (SELECT _remote_sent(p_kind, r) AS remote OFFSET 0) y OFFSET 0) x
           LEFT JOIN LATERAL (SELECT count(*) AS n, round(sum(z.quantity * z.item_price * (1 - z.discount / 100)), 2) - coalesce(l.discount_sent, 0) AS value
                                FROM line_links z WHERE p_kind = 'deal' AND z.division = l.division AND z.order_id = l.exact_id) k ON true
          WHERE coalesce((r->>'is_deleted')::boolean, false) = false AND coalesce((r->>'is_archived')::boolean, false) = false
     LOOP
-        CONTINUE WHEN v.differs IS NOT TRUE AND v.lines_differ IS NOT TRUE;
+        CONTINUE WHEN v.ours AND v.differs IS NOT TRUE AND v.lines_differ IS NOT TRUE;
         CONTINUE WHEN _in_motion(v.link, p_asked);
+        IF NOT v.ours THEN
+            PERFORM _drift_note(v.link, 'not ours', '', to_jsonb((v.link).exact_id), v.carries, NULL, 'reported');
+            CONTINUE;
+        END IF;
         IF v.differs THEN
             PERFORM _judge_fields(v.link, v.remote, p_asked);
         END IF;
@@ -346,9 +378,9 @@ BEGIN
     IF v_gone THEN
         v_page := '{"data": []}';
     ELSIF p_status NOT BETWEEN 200 AND 299 THEN
-        IF v.cursor IS NOT NULL AND p_status BETWEEN 400 AND 499 THEN
-            -- A cursor may be too old: this list begins anew.
-            UPDATE reconcile_steps s SET cursor = NULL WHERE s.step = p_step;
+        IF v.cursor IS NOT NULL AND p_status BETWEEN 400 AND 499 AND v.restarts = 0 THEN
+            -- A cursor may be too old: this list begins anew, once.
+            UPDATE reconcile_steps s SET cursor = NULL, restarts = s.restarts + 1 WHERE s.step = p_step;
             RETURN format('%s are read from the beginning: Pipedrive does not know their next page any more', p_step);
         END IF;
         RAISE EXCEPTION 'Pipedrive refused "%" with status %', p_step, p_status
@@ -362,6 +394,11 @@ BEGIN
         RAISE EXCEPTION 'the answer to "%" has no records', p_step USING ERRCODE = 'fdw_error', DETAIL = left(p_answer, 300);
     END IF;
     v_cursor := v_page->'additional_data'->>'next_cursor';
+    IF v_cursor = v.cursor THEN
+        -- A list that never ends would cost all tokens of the day.
+        RAISE EXCEPTION 'the list "%" does not end: it names its page as its own next page', p_step USING ERRCODE = 'fdw_error',
+            HINT = 'CALL exact_pd_sync.reconcile() goes on here.';
+    END IF;
     PERFORM _reconcile_page(v.kind, v_rows, v.asked_at);
     UPDATE sync_runs SET rows = rows + jsonb_array_length(v_rows) WHERE id = p_run;
     IF v_cursor IS NULL AND v.ids IS NOT NULL THEN

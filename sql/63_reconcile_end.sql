@@ -19,7 +19,7 @@ BEGIN
         SELECT min(r.org_id) INTO v_id
           FROM exact_sales_orders o
           JOIN links d ON d.kind = 'deal' AND d.division = o.division AND d.exact_id = o.id AND d.sent->>'org_id' = p_link.pipedrive_id::text
-          JOIN remote_records r ON r.kind = 'deal' AND r.pipedrive_id = d.pipedrive_id AND r.state = 'live'
+          JOIN remote_records r ON r.kind = 'deal' AND r.pipedrive_id = d.pipedrive_id AND r.state = 'live' AND r.ours
          WHERE o.division = p_link.division AND o.ordered_by = p_link.exact_id
         HAVING count(DISTINCT r.org_id) = 1 AND count(r.org_id) = count(*)
            AND EXISTS (SELECT FROM remote_records x WHERE x.kind = 'organization' AND x.pipedrive_id = min(r.org_id) AND x.state = 'live');
@@ -34,7 +34,7 @@ BEGIN
           JOIN exact_sales_orders o ON o.division = p_link.division AND o.id = p_link.exact_id
           JOIN exact_sales_orders p ON p.division = o.division AND p.ordered_by = o.ordered_by AND p.id <> o.id
           JOIN links d ON d.kind = 'deal' AND d.division = p.division AND d.exact_id = p.id AND NOT d.follower AND d.gone_at IS NULL
-          JOIN remote_records r ON r.kind = 'deal' AND r.pipedrive_id = d.pipedrive_id AND r.state = 'live'
+          JOIN remote_records r ON r.kind = 'deal' AND r.pipedrive_id = d.pipedrive_id AND r.state = 'live' AND r.ours
          CROSS JOIN LATERAL (SELECT count(*) AS lines, coalesce(sum(k.quantity * k.item_price * (1 - k.discount / 100)), 0) - coalesce(d.discount_sent, 0) AS value
                                FROM line_links k WHERE k.division = d.division AND k.order_id = d.exact_id) theirs
          WHERE mine.lines > 0 AND r.lines = mine.lines + theirs.lines AND abs(r.value - round(mine.value + theirs.value, 2)) < 0.01
@@ -56,13 +56,13 @@ DECLARE
     v_follower  boolean;
 BEGIN
     FOR v IN
-        SELECT x::links AS link, r.state FROM links x LEFT JOIN remote_records r ON r.kind = x.kind AND r.pipedrive_id = x.pipedrive_id
+        SELECT x::links AS link, r.state, r.ours FROM links x LEFT JOIN remote_records r ON r.kind = x.kind AND r.pipedrive_id = x.pipedrive_id
          WHERE (r.state IN ('deleted', 'absent') OR x.gone_at IS NOT NULL)
            AND NOT EXISTS (SELECT FROM jobs j WHERE j.kind = x.kind AND j.division = x.division AND j.exact_id = x.exact_id AND j.state <> 'dead')
          ORDER BY x.kind = 'deal', x.kind, x.division, x.exact_id
     LOOP
         l := v.link;
-        IF v.state IN ('live', 'archived') THEN
+        IF v.state IN ('live', 'archived') AND v.ours THEN
             -- A person took it out of the bin.
             INSERT INTO job_signals (kind, division, exact_id, reason, argument)
             VALUES (l.kind, l.division, l.exact_id, 'reconcile', jsonb_build_object('whole', true, 'drift', jsonb_build_object('seen', p_started, 'gone', false)));
@@ -101,7 +101,7 @@ DECLARE
     v_action  text;
 BEGIN
     FOR v IN SELECT l::links AS link, r.state, r.asked_at FROM links l JOIN remote_records r ON r.kind = l.kind AND r.pipedrive_id = l.pipedrive_id
-              WHERE l.kind = 'deal' AND NOT l.follower AND l.gone_at IS NULL AND (r.state = 'archived' OR r.state = 'live' AND l.archived_at IS NOT NULL) LOOP
+              WHERE l.kind = 'deal' AND r.ours AND NOT l.follower AND l.gone_at IS NULL AND (r.state = 'archived' OR r.state = 'live' AND l.archived_at IS NOT NULL) LOOP
         IF v.state = 'archived' THEN
             PERFORM _drift_note(v.link, 'archived', '', NULL, NULL, NULL, 'reported');
         END IF;
@@ -120,12 +120,12 @@ BEGIN
        FROM links l
        JOIN exact_accounts a ON a.division = l.division AND a.id = l.exact_id AND a.deleted_at IS NOT NULL
        JOIN remote_records r ON r.kind = l.kind AND r.pipedrive_id = l.pipedrive_id AND r.state = 'live'
-      WHERE l.kind = 'organization' AND NOT l.follower;
+      WHERE l.kind = 'organization' AND r.ours AND NOT l.follower;
 
     -- Whose deal it is, now that it is known which organizations were merged.
     FOR v IN SELECT l::links AS link, r.org_id, r.asked_at, w.org_id AS wanted, w.known
                FROM links l
-               JOIN remote_records r ON r.kind = 'deal' AND r.pipedrive_id = l.pipedrive_id AND r.state = 'live'
+               JOIN remote_records r ON r.kind = 'deal' AND r.pipedrive_id = l.pipedrive_id AND r.state = 'live' AND r.ours
                JOIN exact_sales_orders o ON o.division = l.division AND o.id = l.exact_id
               CROSS JOIN LATERAL (
                     SELECT max(coalesce(m.survivor, x.pipedrive_id)) AS org_id, o.ordered_by IS NULL OR coalesce(bool_and(m.survivor IS NOT NULL OR x.gone_at IS NULL AND m.state = 'live'), false) AS known
@@ -219,7 +219,7 @@ BEGIN
     VALUES (p_run, coalesce(v_started, clock_timestamp()), v.equal, v.orders, v.deals, v.lines, v.products, v.order_value, v.deal_value, v.pending, v.examples, v.findings, v.restored, v.not_staged, coalesce(v.calls, 0), coalesce(v.tokens, 0), v_text);
     DELETE FROM reconcile_steps;
     DELETE FROM remote_records;
-    DELETE FROM unresolved_orders;
+    PERFORM _forget_unresolved();
     PERFORM wake_worker('delivery');
     RETURN v_text;
 END

@@ -29,9 +29,9 @@ CREATE PROCEDURE nightly()
     AS $$
 BEGIN
     PERFORM exact_pd_sync._purge();
-    -- What failed for reasons of Pipedrive's is tried once more.
+    -- What failed for reasons of Pipedrive's is tried once more, and so is what waits for nothing.
     INSERT INTO exact_pd_sync.job_signals (kind, reason, argument)
-    SELECT 'replay', 'nightly', '{"by": "nightly"}' WHERE EXISTS (SELECT FROM exact_pd_sync.jobs j WHERE j.state = 'dead');
+    SELECT 'replay', 'nightly', '{"by": "nightly"}' WHERE EXISTS (SELECT FROM exact_pd_sync.jobs j WHERE j.state IN ('dead', 'blocked'));
     -- Prices and sales periods begin and end by the calendar, without a change at Exact.
     INSERT INTO exact_pd_sync.job_signals (kind, division, exact_id, reason)
     SELECT DISTINCT 'product', p.division, p.item, 'calendar' FROM exact_pd_sync.exact_item_prices p

@@ -65,7 +65,10 @@ extern void epds_exact_probe(const char *access_token, const char *base_url,
 /* Refuses every write but those on the short list; ERROR otherwise. */
 extern void epds_exact_check_write(const char *method, const char *path);
 
-/* poll.c: drain one feed, leaving room to others; returns rows staged. */
+/*
+ * poll.c: drain one feed, leaving room to others.  Returns rows staged; -1 =
+ * nothing was read, because another session reads this feed.
+ */
 extern int64 epds_poll_feed(int division, const char *feed, int64 run_id);
 /*
  * The same for the intake worker, which has the whole minute.  An ERROR is

@@ -278,7 +278,10 @@ drain_feed(int division, const char *feed, int64 run_id, bool importing)
 	return progress.rows;
 }
 
-/* The same under the lock of the feed; leaves it to another session if taken. */
+/*
+ * The same under the lock of the feed.  -1: another session reads it, and it
+ * is left to that one.
+ */
 static int64
 poll_feed(int division, const char *feed, int64 run_id, bool importing)
 {
@@ -286,12 +289,7 @@ poll_feed(int division, const char *feed, int64 run_id, bool importing)
 	volatile int64 rows = 0;
 
 	if (!epds_lock_try(EPDS_LOCK_FEED, key))
-	{
-		ereport(NOTICE,
-				(errmsg("feed \"%s\" of division %d is being read by another session",
-						feed, division)));
-		return 0;
-	}
+		return -1;
 	PG_TRY();
 	{
 		rows = drain_feed(division, feed, run_id, importing);
@@ -307,8 +305,8 @@ poll_feed(int division, const char *feed, int64 run_id, bool importing)
 }
 
 /*
- * Read one feed to its end; rows staged.  Outside a block only; throws when
- * the feed could not be read.
+ * Read one feed to its end; rows staged, -1 when another session reads it.
+ * Outside a block only; throws when the feed could not be read.
  */
 int64
 epds_poll_feed(int division, const char *feed, int64 run_id)
@@ -354,7 +352,10 @@ try_feed(const Feed *feed, const Run *run)
 	PG_TRY();
 	{
 		MemoryContextSwitchTo(feed_cxt);
-		(void) poll_feed(feed->division, feed->name, run->id, run->importing);
+		if (poll_feed(feed->division, feed->name, run->id, run->importing) < 0)
+			ereport(NOTICE,
+					(errmsg("feed \"%s\" of division %d is being read by another session",
+							feed->name, feed->division)));
 		MemoryContextSwitchTo(cxt);
 	}
 	PG_CATCH();

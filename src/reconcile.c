@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 
 #include "exact.h"
+#include "exact_internal.h"
 #include "steps.h"
 #include "tx.h"
 
@@ -28,6 +29,10 @@
 
 /* Pages of 500, and checks: room for millions of records. */
 #define MOST_STEPS 100000
+
+/* A feed that another session reads: asked for again, and for how long. */
+#define FEED_PAUSE_MS 1000
+#define FEED_PATIENCE_MS 60000
 
 /* One feed of one division. */
 typedef struct Feed
@@ -60,6 +65,31 @@ next_feed(int64 run_id, Feed *feed)
 }
 
 /*
+ * read_feed
+ *		Read a feed, or wait for the session that reads it: between two attempts
+ *		nothing is held.  *waited_ms is the patience used up in this run.
+ *
+ * Whether the feed is still to be read, next_feed() says.
+ */
+static void
+read_feed(const Feed *feed, int64 run_id, int *waited_ms)
+{
+	if (epds_poll_feed(feed->division, feed->name, run_id) >= 0)
+		return;
+	if (*waited_ms >= FEED_PATIENCE_MS)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another session reads feed \"%s\" of division %d",
+						feed->name, feed->division)));
+	if (*waited_ms == 0)
+		ereport(NOTICE,
+				(errmsg("waiting for another session, which reads feed \"%s\" of division %d",
+						feed->name, feed->division)));
+	epds_pause(FEED_PAUSE_MS);
+	*waited_ms += FEED_PAUSE_MS;
+}
+
+/*
  * ask_exact
  *		Read from Exact which orders there are; what is not staged is read, too.
  *
@@ -75,9 +105,10 @@ ask_exact(int64 run_id)
 	PG_TRY();
 	{
 		Feed		feed;
+		int			waited_ms = 0;
 
 		while (next_feed(run_id, &feed))
-			(void) epds_poll_feed(feed.division, feed.name, run_id);
+			read_feed(&feed, run_id, &waited_ms);
 	}
 	PG_CATCH();
 	{

@@ -109,11 +109,15 @@ refuse(const EpdsSteps *steps, const Step *step,
 /*
  * is_lost
  *		Was there no usable answer, so that SQL cannot draw conclusions?
+ *
+ * Whatever is to be tried again is none, whichever status it has: a 404 without
+ * JSON is a proxy's, and says nothing of the record that was asked for.
  */
 static bool
-is_lost(const EpdsHttpAnswer *answer)
+is_lost(const EpdsHttpAnswer *answer, const PipedriveVerdict *verdict)
 {
-	return answer->result != EPDS_HTTP_OK || answer->status >= 500;
+	return answer->result != EPDS_HTTP_OK || answer->status >= 500 ||
+		verdict->outcome == EPDS_OUTCOME_RETRY;
 }
 
 /*
@@ -154,8 +158,7 @@ call(Run *run, const Step *step, EpdsHttpAnswer *answer)
 			epds_pace_snooze(&run->pace, verdict.wait_ms);
 			continue;
 		}
-		if (is_lost(answer) && verdict.outcome == EPDS_OUTCOME_RETRY &&
-			attempt < CALL_ATTEMPTS)
+		if (verdict.outcome == EPDS_OUTCOME_RETRY && attempt < CALL_ATTEMPTS)
 		{
 			epds_pace_hold(&run->pace, CALL_PAUSE_MS * attempt);
 			continue;
@@ -163,7 +166,7 @@ call(Run *run, const Step *step, EpdsHttpAnswer *answer)
 		break;
 	}
 
-	if (is_lost(answer) ||
+	if (is_lost(answer, &verdict) ||
 		verdict.outcome == EPDS_OUTCOME_BURST ||
 		verdict.outcome == EPDS_OUTCOME_DAILY ||
 		verdict.outcome == EPDS_OUTCOME_AUTH ||

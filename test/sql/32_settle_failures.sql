@@ -66,6 +66,17 @@ SELECT t.answer('{"n":1,"outcome":"daily","status":429,"wait_ms":3600000,"error"
 SELECT blocked FROM t.day;
 UPDATE budgets SET remaining = limit_value WHERE kind = 'day';
 
+-- Answers that were on their way do not open the day again; headers that know better do.
+DELETE FROM jobs; DELETE FROM intents;
+SELECT t.order(70, 1), t.order(71, 1);
+SELECT count(*) FROM t.take();
+SELECT _settle((SELECT jsonb_agg(jsonb_build_object('call', c.call_id, 'outcome', CASE c.n WHEN 1 THEN 'daily' ELSE 'not_sent' END, 'status', 429, 'wait_ms', 3600000)) FROM t.calls c WHERE c.n <= 2)::text, '{}');
+SELECT _settle((SELECT jsonb_agg(t.good(c)) FROM t.calls c WHERE c.n = 3)::text, '{}');
+SELECT remaining <= 0 AS nothing_left, blocked, blocked_reason FROM t.day;
+SELECT _settle((SELECT jsonb_agg(t.good(c)) FROM t.calls c WHERE c.n = 4)::text, '{"daily_remaining": 5000}');
+SELECT remaining, blocked, blocked_reason FROM t.day;
+DELETE FROM jobs; DELETE FROM intents; DELETE FROM job_signals;
+
 -- A wrong token, and an address that is blocked: everything stops, for a while and for long.
 SELECT * FROM t.try(10, '{"n":1,"outcome":"auth","status":401,"error":"unauthorized"}', '{"n":2,"outcome":"not_sent"}');
 SELECT blocked, blocked_reason FROM t.day;

@@ -105,6 +105,39 @@ SELECT call, tokens FROM t.take();
 SELECT t.answer();
 SELECT count(*) AS jobs FROM jobs;
 
+-- An organization in the bin: a new order waits for it, and goes on when it is back.
+SAVEPOINT bin;
+UPDATE t.records SET state = 'deleted' WHERE kind = 'organization' AND row->>'name' = 'Klant 2';
+SELECT t.reconcile();
+SELECT t.order(4, 1, jsonb_build_object('OrderedBy', t.aid(2)));
+SELECT t.send();
+SELECT kind, state, reason FROM t.waiting;
+SAVEPOINT missed;
+UPDATE t.records SET state = 'live' WHERE state = 'deleted';
+SELECT t.reconcile();
+SELECT call FROM t.take();
+SELECT t.answer();
+SELECT t.send() IS NOT NULL AS sent;
+SELECT (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM job_needs) AS needs, (SELECT count(*) FROM links WHERE kind = 'deal' AND exact_id = t.oid(4)) AS deals;
+-- Found by a list instead: adopted again, with the same end.
+ROLLBACK TO missed;
+SELECT _adopt('organization', (SELECT jsonb_agg(row) FROM t.records WHERE kind = 'organization' AND row->>'name' = 'Klant 2'));
+SELECT kind, state, reason FROM t.waiting;
+SELECT call FROM t.take();
+SELECT t.answer();
+SELECT kind, state, reason FROM t.waiting;
+SELECT t.send() IS NOT NULL AS sent;
+SELECT (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM links WHERE kind = 'deal' AND exact_id = t.oid(4)) AS deals;
+-- Merged into another one: the order goes to that.
+ROLLBACK TO missed;
+DELETE FROM t.records WHERE kind = 'organization' AND row->>'name' = 'Klant 2';
+UPDATE t.records SET row = jsonb_set(row, '{org_id}', (SELECT to_jsonb(l.pipedrive_id) FROM links l WHERE l.kind = 'organization' AND l.exact_id = t.aid(1))) WHERE kind = 'deal' AND row->>'title' ~ '1003';
+SELECT t.reconcile();
+SELECT t.send() IS NOT NULL AS sent;
+SELECT (SELECT count(*) FROM jobs) AS jobs,
+       (SELECT (l.sent->>'org_id')::bigint = (SELECT o.pipedrive_id FROM links o WHERE o.kind = 'organization' AND o.exact_id = t.aid(1)) FROM links l WHERE l.kind = 'deal' AND l.exact_id = t.oid(4)) AS the_other_one;
+ROLLBACK TO bin;
+
 -- Purged, and made anew by replay().
 SELECT t.sent_is_there();
 DELETE FROM t.records WHERE kind = 'deal' AND row->>'title' ~ '1003';
@@ -115,6 +148,44 @@ SELECT t.still_gone();
 SELECT call FROM t.take();
 SELECT t.answer();
 SELECT t.send();
+
+-- The same numbers, and none of them ours: a token of another company. Nothing is told, nothing is sent.
+SELECT t.sent_is_there();
+CREATE TABLE t.ours AS SELECT * FROM t.records;
+UPDATE t.records SET row = row || jsonb_build_object('title', 'Iets anders', 'name', 'Iemand anders', 'code', 'X', 'value', 7, 'org_id', 99,
+       'custom_fields', jsonb_build_object(kind || '_exact_id', CASE kind WHEN 'product' THEN NULL WHEN 'deal' THEN t.oid(77)::text ELSE 'hun eigen veld' END));
+SELECT t.reconcile();
+SELECT kind, number, what, field, action FROM drift ORDER BY kind, number, what;
+SELECT count(*) AS told FROM job_signals;
+SELECT count(*) FROM t.take();
+-- Neither is a deal that was gone there again because another one has its number.
+UPDATE links SET gone_at = now() WHERE kind = 'deal' AND exact_id = t.oid(3);
+SELECT t.reconcile();
+SELECT number, what FROM drift WHERE number = '1003' ORDER BY what;
+SELECT count(*) AS told FROM job_signals;
+UPDATE links SET gone_at = NULL;
+-- A person who empties the field is another matter: name or number say that it is ours.
+TRUNCATE t.records;
+INSERT INTO t.records SELECT * FROM t.ours;
+UPDATE t.records SET row = jsonb_set(row, ARRAY['custom_fields', kind || '_exact_id'], 'null');
+UPDATE t.records SET row = row || '{"title": "van mij"}' WHERE kind = 'deal' AND row->>'title' ~ '1001';
+UPDATE t.records SET row = row || '{"name": "van ons"}' WHERE kind = 'product' AND row->>'code' = 'ART-1';
+UPDATE t.records SET row = jsonb_set(row, '{custom_fields,organization_debtor_number}', '"77"') WHERE kind = 'organization' AND row->>'name' = 'Klant 1';
+SELECT t.reconcile();
+SELECT kind, number, what, field, action FROM drift ORDER BY kind, number, what, field;
+SELECT t.send();
+-- One that was taken over by its number does not carry it yet.
+TRUNCATE t.records;
+INSERT INTO t.records SELECT * FROM t.ours;
+UPDATE links l SET adopted = true, sent = l.sent #- '{custom_fields,deal_exact_id}' WHERE kind = 'deal' AND exact_id = t.oid(2);
+UPDATE t.records SET row = row #- '{custom_fields,deal_exact_id}' || '{"title": "hun titel"}' WHERE kind = 'deal' AND row->>'title' ~ '1002';
+UPDATE t.records SET row = jsonb_set(row, '{custom_fields,deal_order_number}', '"A-2"') WHERE kind = 'deal' AND row->>'title' = 'hun titel';
+SELECT t.reconcile();
+SELECT kind, number, what, field, action FROM drift ORDER BY kind, number, what, field;
+SELECT t.send();
+SELECT t.sent_is_there();
+SELECT t.reconcile();
+SELECT count(*) AS drift FROM drift;
 
 -- Policies: who may not be left to anybody, and what is no field.
 SELECT t.error($$SELECT set_field_policy('contact', 'name', 'exact')$$);
@@ -185,12 +256,41 @@ SELECT t.error(format('SELECT _reconcile_take(%s, %L, 200, %L)', :run, 'organiza
 SELECT t.error(format('SELECT _reconcile_take(%s, %L, 500, %L)', :run, 'organizations', '{"error": "oops"}'));
 SELECT _reconcile_take(:run, 'organizations', 400, '{"error": "bad cursor"}');
 SELECT path ~ 'cursor' AS next_page FROM _reconcile_next(:run);
+-- A list that begins anew again and again, or names its page as its next one, does not end.
+SELECT _reconcile_take(:run, 'organizations', 200, '{"data": [], "additional_data": {"next_cursor": "def"}}');
+SELECT t.error(format('SELECT _reconcile_take(%s, %L, 400, %L)', :run, 'organizations', '{"error": "bad cursor"}'));
+SELECT t.error(format('SELECT _reconcile_take(%s, %L, 200, %L)', :run, 'organizations', '{"data": [], "additional_data": {"next_cursor": "def"}}'));
 SELECT _reconcile_begin() AS run \gset
+SELECT _reconcile_take(:run, 'organizations', 400, '{"error": "bad cursor"}');
 SELECT count(*) FROM reconcile_steps WHERE started_at IS NOT NULL AND step = 'organizations';
 UPDATE reconcile_steps SET asked_at = asked_at - interval '7 hours';
 SELECT _reconcile_begin() AS run \gset
 SELECT count(*) FROM reconcile_steps WHERE started_at IS NOT NULL;
 DELETE FROM reconcile_steps;
+-- Cut off while Exact is asked, or after a gap there: what its pages had shown is asked for again.
+SELECT _reconcile_begin() AS run \gset
+CREATE FUNCTION t.half_of_keys(p_run bigint) RETURNS text LANGUAGE plpgsql VOLATILE
+    AS $$
+BEGIN
+    PERFORM _feed_next(100, 'order_keys', p_run);
+    PERFORM _stage_page(100, 'order_keys', p_run, t.page(ARRAY[t.header(99)], 'https://start.exactonline.nl/api/v1/100/salesorder/SalesOrders?half'));
+    RETURN concat_ws(' ', (SELECT count(*) FROM unresolved_orders), _feed_next(100, 'order_keys', p_run) ~ 'half');
+END
+$$;
+SELECT t.half_of_keys(:run);
+SELECT _reconcile_begin() AS run \gset
+SELECT (SELECT count(*) FROM unresolved_orders) AS unresolved, _feed_next(100, 'order_keys', :run) ~ 'half' AS goes_on;
+SELECT t.half_of_keys(:run);
+SELECT _reconcile_end(:run) IS NOT NULL AS ended;
+SELECT _reconcile_begin() AS run \gset
+SELECT (SELECT count(*) FROM unresolved_orders) AS unresolved, _feed_next(100, 'order_keys', :run) ~ 'half' AS goes_on;
+DELETE FROM reconcile_steps;
+-- A 404 of a proxy does not say that a deal has no discounts.
+INSERT INTO looks (what, reason, deal_ids) VALUES ('discounts', 'unknown', ARRAY[4711]);
+SELECT _look_take(id, 404, NULL) FROM looks WHERE deal_ids = ARRAY[4711::bigint];
+SELECT done_at IS NOT NULL AS done FROM looks WHERE deal_ids = ARRAY[4711::bigint];
+SELECT _look_take(id, 404, '{"success": false}') FROM looks WHERE deal_ids = ARRAY[4711::bigint];
+SELECT done_at IS NOT NULL AS done FROM looks WHERE deal_ids = ARRAY[4711::bigint];
 -- After a restore the links are verified first: what differs then is nobody's edit.
 INSERT INTO looks (what, reason) VALUES ('deals', 'verify');
 SELECT t.error('SELECT _reconcile_begin()');

@@ -29,6 +29,7 @@ SELECT c.cause, r.reason
                ('capacity', 'create', 'limit'), ('auth', 'create', 'unauthorized')) AS x(outcome, operation, error)
  CROSS JOIN LATERAL _plain_reason(x.outcome, x.operation, 400, x.error) r(reason)
  CROSS JOIN LATERAL _dead_cause(r.reason) c;
+SELECT (_dead_cause('Pipedrive shows a line or discount of this deal, and says that it does not exist when it is changed; look at the deal, then replay')).cause AS ghost;
 SELECT (_dead_cause('no good answer from Pipedrive in 10 attempts; replay when it is well again')).cause AS tries, (_dead_cause('this record cannot be worked out')).cause AS internal,
        (_dead_cause('history stops at 80 percent of the 100 deals of the Pipedrive plan')).cause AS capacity, (_dead_cause(NULL)).cause AS none;
 SELECT count(*) AS without_a_hint FROM dead_causes WHERE hint IS NULL OR hint = '';

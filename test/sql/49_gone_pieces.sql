@@ -46,4 +46,28 @@ SELECT path ~ ('&ids=' || (SELECT pipedrive_id FROM links WHERE gone_at IS NOT N
 SELECT _look_take((SELECT look_id FROM _look_next()), 200, (SELECT jsonb_build_object('success', true, 'data', jsonb_build_array(jsonb_build_object('id', l.pipedrive_id) || l.sent)) FROM links l WHERE l.gone_at IS NOT NULL)::text);
 SELECT count(*) AS still_gone FROM links WHERE gone_at IS NOT NULL;
 SELECT count(*) AS creates FROM t.take() WHERE is_create;
+
+-- A need that nobody told was met, and one that is queued nowhere: the night looks at who waits for nothing.
+DELETE FROM jobs;
+UPDATE links SET gone_at = now() WHERE kind = 'organization';
+SELECT t.order(3, 1);
+SELECT t.fold();
+DELETE FROM jobs WHERE kind = 'organization';
+SELECT count(*) AS calls FROM t.take();
+SELECT kind, state FROM jobs ORDER BY kind;
+-- The job of what is gone has nothing to send: it stays as a dead letter.
+SELECT count(*) AS calls FROM t.take();
+SELECT kind, state, class, reason FROM jobs ORDER BY kind;
+SELECT kind, holds_back FROM dead_letters;
+DELETE FROM jobs WHERE kind = 'organization';
+CALL nightly();
+SELECT t.send();
+SELECT kind, state FROM jobs ORDER BY kind;
+UPDATE links SET gone_at = NULL;
+DELETE FROM jobs WHERE kind = 'organization';
+SELECT t.send();
+SELECT kind, state FROM jobs ORDER BY kind;
+CALL nightly();
+SELECT t.send() IS NOT NULL AS sent;
+SELECT count(*) AS jobs FROM jobs;
 ROLLBACK;

@@ -224,6 +224,19 @@ $t->clear_faults;
 is($t->sql(q{SELECT state FROM exact_pd_sync.sync_runs WHERE what = 'reconcile' ORDER BY id DESC LIMIT 1}), 'failed', '... and the journal knows');
 reconcile('after a cancel');
 
+# A page of a proxy is no word on the record that was asked for.
+my $d1 = $t->deal(62001)->{id};
+$t->delete("/pipedrive/deals/$d1");
+$t->fault(side => 'pipedrive', path => "/deals/$d1", times => 0, action => { status => 404, body => '<html>Not found</html>', content_type => 'application/json' });
+($rc, undef, $err) = $t->try('CALL exact_pd_sync.reconcile()');
+like($err, qr/ERROR: .*could not complete a call to Pipedrive: .*404 without a JSON body.*reconcile\(\) again/s, 'a 404 without JSON is no answer');
+$t->settle;
+is($t->sql('SELECT count(*) FROM exact_pd_sync.links WHERE gone_at IS NOT NULL'), '0', '... and nothing is taken for gone');
+$t->clear_faults;
+$t->patch("/pipedrive/deals/$d1", { is_deleted => $false });
+reconcile('after a 404 without JSON');
+is(drift(), '', '... nor found');
+
 # ----------------------------------
 note 'what staging does not have';
 # ----------------------------------
@@ -246,6 +259,28 @@ $t->fault(side => 'exact', path => 'SalesOrders', times => 0, action => { status
 like($err, qr/ERROR: .*Exact could not be asked which orders there are: /, 'when Exact does not answer the run is a failure');
 like($t->sql(q{SELECT summary FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1}), qr/^equal: 9 orders/, '... but what is here is compared all the same');
 $t->clear_faults;
+
+# Another session reads the same feed: its lock, as a session holds it that is stopped while it reads.
+$t->fault(side => 'exact', path => 'SalesOrders', times => 1, action => { hang => 'headers', seconds => 60 });
+my $reading = $t->background('CALL exact_pd_sync.reconcile()');
+my $find = q{SELECT format('%s, %s', classid, objid::bigint - CASE WHEN objid::bigint > 2147483647 THEN 4294967296 ELSE 0 END) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = 1162888539 AND pid = } . $reading->(pid => 1);
+$t->wait_for("SELECT EXISTS ($find)");
+my $key = $t->sql($find);
+$t->sql('SELECT pg_cancel_backend(' . $reading->(pid => 1) . ')');
+$reading->();
+$t->clear_faults;
+my $other = $t->session;
+$other->query_safe("SELECT pg_advisory_lock($key)");
+my $waiting = $t->background('CALL exact_pd_sync.reconcile()');
+my $pid = $waiting->(pid => 1);
+$t->wait_for("SELECT wait_event = 'Extension' AND state = 'active' FROM pg_stat_activity WHERE pid = $pid");
+$other->query_safe("SELECT pg_advisory_unlock($key)");
+$other->quit;
+(undef, $err) = $waiting->();
+my @said = $err =~ /(another session, which reads feed "order_keys")/g;
+is(scalar(@said), 1, 'a feed that another session reads is waited for');
+unlike($err, qr/ERROR/, '... and then read');
+like($t->sql(q{SELECT summary FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1}), qr/^equal: 9 orders/, '... and both sides are equal');
 
 # -------------------------------
 note 'another company';
