@@ -180,7 +180,9 @@ BEGIN
     SELECT max(w.received_at) INTO last_success FROM webhook_deliveries w WHERE w.side = 'exact';
     SELECT string_agg(w.topic || ': ' || w.last_error, '; ' ORDER BY w.topic) FILTER (WHERE w.last_error IS NOT NULL) AS error, min(w.checked_at) AS checked, count(*) AS n INTO v FROM webhook_subscriptions w;
     SELECT count(*) INTO v_n FROM exact_sales_orders o WHERE o.timestamp IS NOT NULL AND o.changed_at BETWEEN clock_timestamp() - interval '1 day' AND clock_timestamp() - interval '10 minutes' AND o.changed_at > v.checked - interval '1 minute';
-    IF setting('webhook_callback_url') IS NULL THEN state := 'green'; detail := 'off: changes are seen by the polls';
+    IF worker_pid('listener') = 0 AND strpos(',' || replace(current_setting('exact_pd_sync.listen', true), ' ', ''), ',' || current_database() || '=') > 0
+        THEN state := 'yellow'; detail := concat_ws(': ', 'the listener does not run', worker_trouble('listener'));
+    ELSIF setting('webhook_callback_url') IS NULL THEN state := 'green'; detail := 'off: changes are seen by the polls';
     ELSIF v.error IS NOT NULL OR v.n = 0 THEN state := 'yellow'; detail := coalesce(v.error, 'asked for, and none is there: CALL exact_pd_sync.subscribe_webhooks()');
     ELSIF v.checked < clock_timestamp() - interval '2 days' THEN state := 'yellow'; since := v.checked; detail := format('last looked at %s: CALL exact_pd_sync.subscribe_webhooks()', _age(v.checked));
     ELSIF v_n >= 5 AND NOT EXISTS (SELECT FROM webhook_deliveries w WHERE w.side = 'exact' AND w.topic = 'SalesOrders' AND w.received_at > clock_timestamp() - interval '1 day') THEN

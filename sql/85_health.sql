@@ -77,9 +77,12 @@ BEGIN
         SELECT 10, 3000000, '_sum', format('side="%s"', c.label), c.value / 1000.0 FROM counters() c WHERE c.name = 'latency_sum'
     )
     SELECT string_agg(x.block, '' ORDER BY x.n) INTO v_text
-      FROM (SELECT f.n, format(E'# TYPE exact_pd_sync_%s %s\n', f.name, f.type) || coalesce(format(E'# UNIT exact_pd_sync_%s %s\n', f.name, f.unit), '') || format(E'# HELP exact_pd_sync_%s %s\n', f.name, f.help)
+      FROM (SELECT f.n, format(E'# TYPE exact_pd_sync_%s %s\n', f.name, f.type)
+                   || CASE WHEN f.unit IS NULL THEN '' ELSE format(E'# UNIT exact_pd_sync_%s %s\n', f.name, f.unit) END
+                   || format(E'# HELP exact_pd_sync_%s %s\n', f.name, f.help)
+                   -- A family without samples is its head alone: format() makes a line even of nothing, and one such line spoils the whole.
                    || coalesce(string_agg(format(E'exact_pd_sync_%s%s%s %s\n', f.name, s.suffix, CASE WHEN s.labels <> '' THEN '{' || s.labels || '}' ELSE '' END, trim_scale(s.value)),
-                                          '' ORDER BY substring(s.labels FROM 'side="[a-z]*"'), s.ordinal, s.labels), '') AS block
+                                          '' ORDER BY substring(s.labels FROM 'side="[a-z]*"'), s.ordinal, s.labels) FILTER (WHERE s.value IS NOT NULL), '') AS block
               FROM family f LEFT JOIN sample s USING (n) GROUP BY f.n, f.name, f.type, f.unit, f.help) x;
     RETURN v_text || E'# EOF\n';
 END

@@ -35,6 +35,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "clock.h"
@@ -55,6 +56,8 @@
 #define REQUEST_MS 10000
 /* While a consent is under way it is looked at so often. */
 #define CONSENT_LOOK_MS 100
+/* Somebody locks what is written to: nobody who waits for an answer waits longer. */
+#define LOCK_TIMEOUT "3s"
 
 /* What a connection did last: for those that never finish a request. */
 typedef struct OpenConnection
@@ -592,6 +595,7 @@ epds_listener_main(void)
 	MemoryContext turn = AllocSetContextCreate(TopMemoryContext, "exact_pd_sync listener turn",
 											   ALLOCSET_DEFAULT_SIZES);
 
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	listener.socket = -1;
 	while (epds_worker_turn())
 	{

@@ -13,8 +13,10 @@ import os
 import tempfile
 import time
 import unittest
+from datetime import datetime, timedelta
 from decimal import Decimal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from sandbox_client import HEADERS, LINES, Case, Sandbox
 
@@ -513,7 +515,10 @@ class TestOtherStarts(unittest.TestCase):
                     self.assertEqual(orders[536365]["AmountFCExclVat"], 15.3)
                     self.assertEqual((orders[10536365]["YourRef"], orders[10536365]["AmountFCExclVat"], orders[10536365]["Status"]),
                                      ("C536365", -15.3, 21))
-                    self.assertEqual(orders[536370]["OrderDate"], "2026-05-31T00:00:00")
+                    # the newest order is of yesterday, in Amsterdam, where a late evening in UTC is tomorrow
+                    now = datetime.fromisoformat(other.control("GET", "/clock")["now"].replace("Z", "+00:00"))
+                    yesterday = (now.astimezone(ZoneInfo("Europe/Amsterdam")) - timedelta(days=1)).date()
+                    self.assertEqual(orders[536370]["OrderDate"], "%sT00:00:00" % yesterday)
                     self.assertEqual(orders[536370].get("OrderedByName"), owner)
                     self.assertEqual(orders[536370]["AmountFC"], 9.08)
                     self.assertEqual(orders[536365]["lines"][0]["ItemCode"], "85123A")

@@ -195,6 +195,7 @@ $t->node->reload;
 my $seen;
 for (1 .. 300) { $seen = $t->log_since($log) =~ /could not listen on 127\.0\.0\.1 port $port: Address already in use/ and last; select undef, undef, undef, 0.1; }
 ok($seen, 'the port is taken: the log says so');
+ok($t->wait_for(q{SELECT state = 'yellow' AND detail LIKE 'the listener does not run: could not listen on 127.%' FROM exact_pd_sync.status WHERE part = 'notifications'}, 't', 30), '... and so does status');
 close $taken;
 $t->sql('SELECT exact_pd_sync.start_worker()');
 ok($t->wait_for(q{SELECT exact_pd_sync.worker_pid('listener') <> 0}, 't', 60), '... and when it is free, all is well');

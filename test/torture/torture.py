@@ -56,6 +56,25 @@ class Gave(Exception):
     """The run cannot go on."""
 
 
+# Every way that a job goes from one state to another, once.
+WATCH = """
+CREATE SCHEMA watch;
+CREATE TABLE watch.ways (from_state text, to_state text, PRIMARY KEY (from_state, to_state));
+CREATE FUNCTION watch.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE
+    v_from text := CASE TG_OP WHEN 'INSERT' THEN '-' ELSE OLD.state END;
+    v_to   text := CASE TG_OP WHEN 'DELETE' THEN '-' ELSE NEW.state END;
+BEGIN
+    IF v_from <> v_to AND NOT EXISTS (SELECT FROM watch.ways w WHERE w.from_state = v_from AND w.to_state = v_to) THEN
+        INSERT INTO watch.ways VALUES (v_from, v_to) ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON exact_pd_sync.jobs FOR EACH ROW EXECUTE FUNCTION watch.note();
+"""
+
+
 class Torture:
     def __init__(self, options):
         self.options = options
@@ -135,6 +154,7 @@ class Torture:
         cluster.sql("SELECT exact_pd_sync.set_default_owner((SELECT min(user_id) FROM exact_pd_sync.pipedrive_users WHERE name = %s))"
                     % q(DEFAULT_OWNER))
         cluster.sql("SELECT exact_pd_sync.configure('list_lag', '1')")
+        cluster.sql(WATCH)
         cluster.sql("SELECT exact_pd_sync.resume()")
 
     def storm(self, percent):
@@ -455,6 +475,15 @@ class Torture:
         found = list(found)
         self.results.append((name, found))
 
+    def strange_ways(self):
+        """Ways from one state of a job to another that doc/reliability.md does not draw."""
+        path = os.path.join(HERE, "..", "..", "doc", "reliability.md")
+        with open(path, encoding="utf-8") as handle:
+            table = re.search(r"\| from \| to \| done by \|\n(.*?)\n\n", handle.read(), re.S).group(1)
+        drawn = {tuple(cell.strip().replace("\u2013", "-") for cell in line.split("|")[1:3]) for line in table.split("\n")[1:]}
+        seen = {tuple(row) for row in self.cluster.sql("SELECT from_state, to_state FROM watch.ways")}
+        return ["%s to %s" % way for way in sorted(seen - drawn)] if seen else ["no way was seen at all"]
+
     def compare(self, business, when):
         problems, figures = judge.judge(self.base, DEFAULT_OWNER, business.deleted)
         for what, name in (("missing", "nothing is missing"), ("duplicate", "nothing is there twice"), ("wrong", "every record is right"),
@@ -559,6 +588,7 @@ class Torture:
         self.lost_pair(business)
         self.rest(business, "then: ")
         self.compare(business, "then: ")
+        self.check("jobs go the ways that are drawn", self.strange_ways())
         self.check("no process failed by itself", self.server_log())
         self.check("no error that nobody expects", self.problems)
         return figures
