@@ -28,6 +28,7 @@
 
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "clock.h"
@@ -113,6 +114,12 @@ epds_intake_main(void)
 	IntakeTrouble hints = {.first_ms = HINTS_RETRY_MS};
 	IntakeTrouble consent = {.first_ms = HINTS_RETRY_MS};
 
+	/*
+	 * Bookkeeping may be lost in a crash: it is read or counted again.  What
+	 * must not be is committed durably, and whatever goes out is behind such a
+	 * commit, which takes all before it to disk.
+	 */
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	while (epds_worker_turn())
 	{
 		int64		due,

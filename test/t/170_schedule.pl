@@ -25,13 +25,15 @@ my %schedule = (
 	poll_customers => '7-59/15 * * * *',
 	poll_orders => '*/5 * * * *',
 	poll_products => '*/15 * * * *',
-	reconcile => '41 3 * * *');
+	reconcile => '41 3 * * *',
+	webhooks => '11 5 * * *');
+my %procedure = (webhooks => 'subscribe_webhooks');
 
 sub expected_jobs
 {
 	my ($db, $as) = @_;
 	return join "\n",
-	  map { "exact_pd_sync $_ $db|$schedule{$_}|CALL exact_pd_sync.$_()|$db|$as|t" } sort keys %schedule;
+	  map { "exact_pd_sync $_ $db|$schedule{$_}|CALL exact_pd_sync.@{[ $procedure{$_} // $_ ]}()|$db|$as|t" } sort keys %schedule;
 }
 
 # ----------
@@ -40,7 +42,7 @@ note 'without pg_cron';
 my ($status, $out, $err) = $t->try('SELECT exact_pd_sync.schedule()');
 is($status, 0, 'without pg_cron schedule() fails nobody');
 like($err, qr/NOTICE: .*pg_cron is not in this database.*HINT:.*\\gexec/s, '... and says what to do');
-is(scalar(() = $out =~ /^SELECT cron\.schedule_in_database\(/mg), 5, '... with the statements');
+is(scalar(() = $out =~ /^SELECT cron\.schedule_in_database\(/mg), scalar keys %schedule, '... with the statements');
 is($t->sql('SELECT count(*) FROM exact_pd_sync.schedule_list()'), '0', 'there are no jobs');
 
 # ----------
@@ -51,18 +53,18 @@ $t->sql(q{SELECT cron.schedule('mine', '0 0 1 1 *', 'SELECT 1'),
 	cron.schedule('exact_pd_sync poll_orders', '0 0 1 1 *', 'SELECT 2'),
 	cron.schedule('exact_pd_sync poll_orders elsewhere', '0 0 1 1 *', 'SELECT 3')});
 my $foreign = $t->sql($jobs);
-is(scalar(split /\n/, $t->sql('SELECT exact_pd_sync.schedule()')), 5, 'schedule() says what it has done');
+is(scalar(split /\n/, $t->sql('SELECT exact_pd_sync.schedule()')), scalar keys %schedule, 'schedule() says what it has done');
 my $ours = q{SELECT jobname, schedule, command, database, username, active FROM cron.job WHERE jobname LIKE '% sync' ORDER BY jobname};
 is($t->sql($ours), expected_jobs('sync', $user), 'each job is there, for this database and this user');
 my $ids = $t->sql(q{SELECT string_agg(jobid::text, ' ' ORDER BY jobid) FROM cron.job});
 $t->sql('SELECT exact_pd_sync.schedule()');
 is($t->sql($ours), expected_jobs('sync', $user), 'a second schedule() changes nothing');
 is($t->sql(q{SELECT string_agg(jobid::text, ' ' ORDER BY jobid) FROM cron.job}), $ids, '... and makes no job anew');
-is($t->sql('SELECT count(*) FROM exact_pd_sync.schedule_list()'), '5', 'schedule_list() knows them');
+is($t->sql('SELECT count(*) FROM exact_pd_sync.schedule_list()'), scalar keys %schedule, 'schedule_list() knows them');
 $t->sql('CREATE ROLE sync_worker LOGIN');
 $t->sql(q{SET exact_pd_sync.role = 'sync_worker'; SELECT exact_pd_sync.schedule()});
 is($t->sql($ours), expected_jobs('sync', 'sync_worker'), 'with exact_pd_sync.role they run as that role, and only so');
-is($t->sql('SELECT count(*) FROM exact_pd_sync.unschedule()'), '5', 'unschedule() says what it has removed');
+is($t->sql('SELECT count(*) FROM exact_pd_sync.unschedule()'), scalar keys %schedule, 'unschedule() says what it has removed');
 is($t->sql($jobs), $foreign, '... which is exactly those');
 is($t->sql('SELECT count(*) FROM exact_pd_sync.unschedule()'), '0', 'a second unschedule() finds none');
 $t->sql('SELECT exact_pd_sync.schedule()');
@@ -80,7 +82,7 @@ sub run_jobs
 	my $last = $t->sql('SELECT coalesce(max(runid), 0) FROM cron.job_run_details');
 	$t->sql("UPDATE cron.job SET schedule = '\@reboot' WHERE jobname LIKE '% $db'");
 	$t->node->restart;
-	ok($t->wait_for("SELECT count(*) = 5 FROM cron.job_run_details d WHERE d.runid > $last AND d.end_time IS NOT NULL"),
+	ok($t->wait_for("SELECT count(*) = @{[ scalar keys %schedule ]} FROM cron.job_run_details d WHERE d.runid > $last AND d.end_time IS NOT NULL"),
 		'pg_cron runs the jobs') or diag($t->sql('SELECT * FROM cron.job_run_details'));
 	$t->sql("UPDATE cron.job SET schedule = '0 0 1 1 *' WHERE jobname LIKE '% $db'");
 	return { map { /^exact_pd_sync (\w+) \w+: (.*)/s ? ($1 => $2) : () } split /\n(?=exact_pd_sync )/,
@@ -122,11 +124,11 @@ $t->sql($out);
 is($t->sql(q{SELECT jobname, schedule, command, database, username, active FROM cron.job WHERE database = 'other' ORDER BY jobname}),
 	expected_jobs('other', $user), '... which put its jobs there');
 $t->sql($t->sql(q{SET exact_pd_sync.role = 'sync_worker'; SELECT exact_pd_sync.schedule()}, db => 'other'));
-is($t->sql(q{SELECT count(*) || ' as ' || min(username) FROM cron.job WHERE database = 'other'}), '5 as sync_worker', '... for one user at a time');
+is($t->sql(q{SELECT count(*) || ' as ' || min(username) FROM cron.job WHERE database = 'other'}), keys(%schedule) . ' as sync_worker', '... for one user at a time');
 $t->sql($out);
 $history = run_jobs('other');
 like($history->{nightly}, qr/^succeeded/, 'they run in the other database');
-is($t->sql(q{SELECT count(*) FROM exact_pd_sync.unschedule()}), '5', 'unschedule() in this one');
+is($t->sql(q{SELECT count(*) FROM exact_pd_sync.unschedule()}), scalar keys %schedule, 'unschedule() in this one');
 is($t->sql(q{SELECT string_agg(DISTINCT database, ' ') FROM cron.job WHERE jobname LIKE 'exact_pd_sync % other'}), 'other', '... leaves those of the other alone');
 $t->sql($t->sql('SELECT * FROM exact_pd_sync.unschedule()', db => 'other'));
 is($t->sql($jobs), $foreign, 'its own statements remove them, and nothing else');
