@@ -1,7 +1,7 @@
 """Sends notifications as Exact does, and measures what becomes of them.
 
     notify.py READY URL latency COUNT OUT      one new order after the other, each announced
-    notify.py READY URL orders COUNT KEYS      new orders; their keys go to the file KEYS
+    notify.py READY URL orders COUNT KEYS      new orders; time and keys go to the file KEYS
     notify.py READY URL burst COUNT LINKS SHARE SECONDS KEYS
                                                COUNT notifications about these over LINKS connections, SHARE of them
                                                forged, spread over SECONDS (0: as fast as they are answered)
@@ -106,8 +106,7 @@ async def link(split, bodies, pause, statuses, times):
 
 async def burst(exact, url, count, links, share, over, keys):
     with open(keys, encoding="ascii") as file:
-        keys = file.read().split()
-    moment = datetime.now(timezone.utc).isoformat(timespec="seconds")[:19]
+        moment, *keys = file.read().split()
     bodies = []
     for n in range(count):
         # evenly spread; the first genuine ones name each order once
@@ -130,6 +129,8 @@ def main():
         latency(exact, url, int(sys.argv[4]), sys.argv[5])
     elif mode == "orders":
         with open(sys.argv[5], "w", encoding="ascii") as file:
+            # the time that they all name: an order that was read is then known to be as new
+            file.write(datetime.now(timezone.utc).isoformat(timespec="seconds")[:19] + "\n")
             file.writelines(exact.new_order()["OrderID"] + "\n" for _ in range(int(sys.argv[4])))
     else:
         asyncio.run(burst(exact, url, int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6]), float(sys.argv[7]), sys.argv[8]))
