@@ -56,6 +56,11 @@
 #define REQUEST_MS 10000
 /* While a consent is under way it is looked at so often. */
 #define CONSENT_LOOK_MS 100
+/*
+ * In a swarm what comes within this time is committed at once: a commit waits
+ * for the disk, which others need too.  The first one waits for nothing.
+ */
+#define GATHER_MS 10
 /* Somebody locks what is written to: nobody who waits for an answer waits longer. */
 #define LOCK_TIMEOUT "3s"
 
@@ -76,6 +81,7 @@ typedef struct Listener
 	OpenConnection open[MAX_CONNECTIONS];
 	int			reserved_fds;
 	bool		resumed;		/* in the last turn: more may have been read */
+	int64		answered_at;	/* when the list was last served */
 } Listener;
 
 static Listener listener;
@@ -542,6 +548,7 @@ answer_waiting(void)
 	slist_mutable_iter iter;
 	bool		resumed = false;
 
+	listener.answered_at = epds_clock_ms();
 	listener_answer(&listener.waiting);
 	slist_foreach_modify(iter, &listener.waiting)
 	{
@@ -559,6 +566,13 @@ answer_waiting(void)
 	if (resumed)
 		(void) MHD_run(listener.daemon);
 	listener.resumed = resumed;
+}
+
+/* Milliseconds for which more requests are gathered before the next commit. */
+static long
+gather_left(void)
+{
+	return (long) (listener.answered_at + GATHER_MS - epds_clock_ms());
 }
 
 /*
@@ -579,12 +593,14 @@ listen_turn(void)
 	listener.resumed = false;
 	if (listener_consent_waits(&listener.waiting))
 		wait = Min(wait, CONSENT_LOOK_MS);
+	else if (!slist_is_empty(&listener.waiting))
+		wait = Min(wait, Max(gather_left(), 0));
 	(void) WaitEventSetWait(listener.wait_set, wait, &event, 1,
 							epds_wait_event("ExactPdSyncListen"));
 	ResetLatch(MyLatch);
 	(void) MHD_run(listener.daemon);
 	drop_slow();
-	if (!slist_is_empty(&listener.waiting))
+	if (!slist_is_empty(&listener.waiting) && gather_left() <= 0)
 		answer_waiting();
 }
 
