@@ -69,6 +69,7 @@ OBJS = \
 	src/poll.o \
 	src/reconcile.o \
 	src/redact.o \
+	src/session_lock.o \
 	src/settings.o \
 	src/setup.o \
 	src/shared.o \

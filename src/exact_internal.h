@@ -22,25 +22,12 @@
 
 #include "exact.h"
 #include "http.h"
+#include "session_lock.h"
 
 /* ------------------------------------------------------------ exact_lock.c */
 
-/*
- * Advisory locks of a database, held by the session across its transactions.
- * Whoever takes one gives it back in PG_CATCH or PG_FINALLY too: it would
- * survive an ERROR.
- */
-typedef enum EpdsLockKind
-{
-	EPDS_LOCK_REFRESHER,		/* key 0: may rotate the tokens */
-	EPDS_LOCK_CALL,				/* a call to Exact's API is under way */
-	EPDS_LOCK_GROUP,			/* key = hash of the name: polls a group */
-	EPDS_LOCK_FEED				/* key = hash of feed and division: reads it */
-} EpdsLockKind;
-
-extern bool epds_lock_try(EpdsLockKind kind, uint32 key);
+/* Try for a lock until it is ours; throws when patience ends. */
 extern void epds_lock_wait(EpdsLockKind kind, uint32 key, int patience_ms);
-extern void epds_lock_release(EpdsLockKind kind, uint32 key);
 
 /* ------------------------------------------------ exact_text.c: small tools */
 

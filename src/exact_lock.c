@@ -1,12 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * exact_lock.c
- *		Session-level advisory locks of the Exact room.
- *
- * They keep sessions and workers of one database apart: who may rotate the
- * tokens, whose call to a division is under way, who reads a feed.  They are
- * tried, never waited for in the lock manager: waiting there would need a
- * transaction that stands still.
+ *		Waiting for a lock of the Exact room (session_lock.h): for the right to
+ *		rotate the tokens, and for the one call that may be under way.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -17,39 +13,12 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "storage/lock.h"
-
 #include "exact_internal.h"
-
-/*
- * First key of the two-key advisory locks: the letters EPEX, plus the kind.
- * Keeps out of the way of the numbers an application may use, and of the
- * workers' own (worker.c).
- */
-#define LOCK_CLASS 0x45504558
 
 /* Between two attempts; calls take some hundred milliseconds. */
 #define LOCK_POLL_MS 50
 
-static void
-make_tag(LOCKTAG *tag, EpdsLockKind kind, uint32 key)
-{
-	/* 2 says "two keys", as in pg_advisory_lock(integer, integer) */
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, LOCK_CLASS + (uint32) kind, key, 2);
-}
-
-/* Take the lock for the session; false when another session has it. */
-bool
-epds_lock_try(EpdsLockKind kind, uint32 key)
-{
-	LOCKTAG		tag;
-
-	make_tag(&tag, kind, key);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/* The same, trying again until it is ours; throws when patience ends. */
+/* See exact_internal.h. */
 void
 epds_lock_wait(EpdsLockKind kind, uint32 key, int patience_ms)
 {
@@ -69,13 +38,4 @@ epds_lock_wait(EpdsLockKind kind, uint32 key, int patience_ms)
 		epds_pause(LOCK_POLL_MS);
 		waited_ms += LOCK_POLL_MS;
 	}
-}
-
-void
-epds_lock_release(EpdsLockKind kind, uint32 key)
-{
-	LOCKTAG		tag;
-
-	make_tag(&tag, kind, key);
-	(void) LockRelease(&tag, ExclusiveLock, true);
 }

@@ -20,7 +20,6 @@
 
 #include "fmgr.h"
 #include "lib/stringinfo.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 #include "budget.h"
@@ -28,15 +27,13 @@
 #include "json_scan.h"
 #include "pipedrive.h"
 #include "pipedrive_classify.h"
+#include "session_lock.h"
 #include "steps.h"
 #include "tx.h"
 
 /* Attempts of one call, and the pause between them. */
 #define CALL_ATTEMPTS 4
 #define CALL_PAUSE_MS 1500
-
-/* "EPDS" in ASCII, as for the workers (worker.c); they have the keys 0 and 1. */
-#define STEPS_LOCK_CLASS 0x45504453
 
 /* One step, as SQL gives it. */
 typedef struct Step
@@ -377,28 +374,6 @@ record_failure(Run *run, const char *error)
 }
 
 /*
- * take_lock, give_lock_back
- *		One at a time: two at once would make everything twice.  The lock
- *		belongs to the session, because the transactions in between end.  Needs
- *		no block: it must be given back when the extension is gone, too.
- */
-static bool
-take_lock(const EpdsSteps *steps)
-{
-	return DatumGetBool(DirectFunctionCall2(pg_try_advisory_lock_int4,
-											Int32GetDatum(STEPS_LOCK_CLASS),
-											Int32GetDatum(steps->lock_key)));
-}
-
-static void
-give_lock_back(const EpdsSteps *steps)
-{
-	(void) DirectFunctionCall2(pg_advisory_unlock_int4,
-							   Int32GetDatum(STEPS_LOCK_CLASS),
-							   Int32GetDatum(steps->lock_key));
-}
-
-/*
  * epds_steps_run
  *		Be the procedure that these steps make.
  */
@@ -415,7 +390,8 @@ epds_steps_run(FunctionCallInfo fcinfo, const EpdsSteps *steps)
 	run.steps = steps;
 	epds_pace_init(&run.pace);
 
-	if (!take_lock(steps))
+	/* two at once would make everything twice */
+	if (!epds_lock_try(EPDS_LOCK_STEPS, (uint32) steps->lock_key))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("another session runs %s() at this moment",
@@ -438,7 +414,7 @@ epds_steps_run(FunctionCallInfo fcinfo, const EpdsSteps *steps)
 
 	if (error != NULL)
 		record_failure(&run, error->message);
-	give_lock_back(steps);
+	epds_lock_release(EPDS_LOCK_STEPS, (uint32) steps->lock_key);
 	if (error != NULL)
 		ReThrowError(error);
 

@@ -36,7 +36,6 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lock.h"
 #include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
@@ -46,15 +45,10 @@
 #include "clock.h"
 #include "compat.h"
 #include "http.h"
+#include "session_lock.h"
 #include "settings.h"
 #include "shared.h"
 #include "tx.h"
-
-/*
- * First half of the advisory lock key of the workers ("EPDS"); the second is
- * the kind.  One holder per database and kind, whatever else goes wrong.
- */
-#define WORKER_LOCK_KEY 0x45504453
 
 /* A second worker of a kind waits for the first to go. */
 #define WORKER_LOCK_RETRY_MS 1000
@@ -376,18 +370,16 @@ epds_worker_trouble(const char *text)
 static bool
 worker_take_lock(void)
 {
-	LOCKTAG		tag;
 	bool		waited = false;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, WORKER_LOCK_KEY, (uint32) my_order.kind, 2);
 	for (;;)
 	{
-		LockAcquireResult result;
+		bool		taken;
 
 		StartTransactionCommand();
-		result = LockAcquire(&tag, ExclusiveLock, true, true);
+		taken = epds_lock_try(EPDS_LOCK_WORKER, (uint32) my_order.kind);
 		CommitTransactionCommand();
-		if (result != LOCKACQUIRE_NOT_AVAIL)
+		if (taken)
 		{
 			if (waited)
 				epds_worker_trouble(NULL);

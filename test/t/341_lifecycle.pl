@@ -279,9 +279,10 @@ note 'one worker too many';
 # ----------
 # Whatever starts a second one: it finds the lock of the first.
 my $first_worker = $t->session;
+$t->load_module('epds_test_lock');
 $t->sql('SELECT exact_pd_sync.stop_worker()');
 like($t->sql($sending), qr/^red .*stopped by stop_worker\(\)/, 'a worker that was stopped: status says by what');
-$first_worker->query_safe('SELECT pg_advisory_lock(1162888275, 0)');
+is($first_worker->query_safe('SELECT test_lock(1162888275, 0)'), 't', '... and its lock is free');
 $t->sql('SELECT exact_pd_sync.start_worker()');
 ok($t->wait_for(q{SELECT query FROM pg_stat_activity WHERE backend_type = 'exact_pd_sync delivery'}, 'waiting for another worker of this kind to leave'),
 	'the second delivery worker waits, and says so');
@@ -293,6 +294,15 @@ is(scalar @sent, 0, '... and it sends nothing');
 is($t->sql(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'exact_pd_sync delivery' AND backend_xmin IS NOT NULL}), '0', '... and holds nothing');
 $first_worker->quit;
 complete('when the first one is gone');
+
+# The locks that any session can take are others.
+my $outsider = $t->session;
+$outsider->query_safe("SELECT pg_advisory_lock(1162888275, $_), pg_advisory_lock((1162888275::bigint << 32) + $_)") foreach 0 .. 3;
+$t->sql('SELECT exact_pd_sync.stop_worker()');
+ok($t->wait_for(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'exact_pd_sync delivery'}, '0'), 'the delivery worker leaves');
+$t->sql('SELECT exact_pd_sync.start_worker()');
+complete('whoever may connect cannot keep the worker away');
+$outsider->quit;
 
 # The first one lives, but longer than its lease nothing is heard of it.
 busy();

@@ -5,8 +5,6 @@
 use strict;
 use warnings;
 
-use Cwd qw(abs_path);
-use File::Basename qw(dirname);
 use FindBin;
 use lib $FindBin::RealBin;
 use EpdsTest;
@@ -14,13 +12,12 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $module_dir = abs_path(dirname(__FILE__) . '/../modules/epds_test_http');
 my $t = EpdsTest->new('hang_up', orders => 3, items => 4, customers => 3);
 $t->connect_app;
 $t->consent;
 $t->add_division;
 $t->poll;
-$t->sql("\\set module '$module_dir/epds_test_http'\n" . slurp_file("$module_dir/epds_test_http.sql"));
+$t->load_module('epds_test_http');
 
 $t->fault(side => 'exact', path => 'CRM/Accounts', action => { execute => \1, hang => 'headers', seconds => 60 });
 my $first = $t->session;

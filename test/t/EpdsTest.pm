@@ -99,6 +99,10 @@ Polls until the query returns $expected (default 't'); true when it did in time
 Kills the postmaster with SIGKILL and starts a new one as soon as the other
 processes have noticed.
 
+=item $t->load_module($name)
+
+Create the functions of a module of F<test/modules>.
+
 =item $t->log_position; $t->log_since($position)
 
 Where the server log is now, and what was written to it since.
@@ -431,6 +435,16 @@ sub log_since
 {
 	my ($self, $position) = @_;
 	return slurp_file($self->{node}->logfile, $position);
+}
+
+# Create the functions of a module of test/modules.
+sub load_module
+{
+	my ($self, $name) = @_;
+	my $path = abs_path(dirname(__FILE__) . "/../modules/$name") . "/$name";
+
+	$self->sql("\\set module '$path'\n" . slurp_file("$path.sql"));
+	return;
 }
 
 sub quoted
