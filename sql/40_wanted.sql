@@ -74,36 +74,45 @@ COMMENT ON COLUMN order_sums.lines_with_vat IS 'True: the lines add up to the he
 COMMENT ON COLUMN order_sums.adds_up IS 'False: lines and header do not fit; the header is believed (exact-online 5.2).';
 COMMENT ON COLUMN order_sums.send_lines IS 'False: the deal carries its value without lines.';
 
+CREATE FUNCTION _wanted_lines(p_division integer, p_order uuid, p_with_vat boolean, p_raise numeric, p_percent numeric)
+    RETURNS TABLE (division integer, order_id uuid, line_id uuid, line_number integer, item uuid, product_id bigint, quantity numeric, item_price numeric, discount numeric, comments text)
+    LANGUAGE sql STABLE ROWS 20
+    AS $$
+    SELECT l.division, l.order_id, l.id, l.line_number, k.item,
+           -- A look-up by the whole key whatever the statistics say; so are the others below.
+           (SELECT p.pipedrive_id FROM exact_pd_sync.links p WHERE p.kind = 'product' AND p.division = l.division AND p.exact_id = k.item),
+           q.quantity,
+           a.price,
+           -- The same percentage for all, bent a little where it would not lead to whole cents.
+           CASE WHEN a.amount * (1 - p_percent / 100) = n.net OR a.price * q.quantity = 0 THEN p_percent
+                ELSE greatest(0, round(100 * (1 - n.net / (a.price * q.quantity)), 8)) END,
+           left(nullif(btrim(regexp_replace(
+                CASE WHEN l.item IS NULL THEN coalesce(l.description, l.notes, l.item_description)
+                     WHEN l.description IS DISTINCT FROM l.item_description THEN l.description END, '\s+', ' ', 'g')), ''), 255)
+      FROM exact_pd_sync.exact_sales_order_lines l
+     CROSS JOIN LATERAL (SELECT coalesce(l.item, '00000000-0000-0000-0000-000000000000') AS item OFFSET 0) k
+     CROSS JOIN LATERAL (
+            SELECT m.amount, exact_pd_sync._line_net(m.amount, p_raise, p_percent) AS net
+              FROM (SELECT round(coalesce(l.amount_fc, l.net_price * l.quantity, l.unit_price * l.quantity, 0)
+                                 / CASE WHEN p_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END, 2) AS amount OFFSET 0) m OFFSET 0) n
+     CROSS JOIN LATERAL (
+            SELECT CASE WHEN coalesce(l.quantity, 0) = 0 AND (n.amount <> 0 OR l.item IS NULL) THEN 1 ELSE coalesce(l.quantity, 0) END AS quantity OFFSET 0) q
+     CROSS JOIN LATERAL (
+            SELECT g.amount,
+                   CASE WHEN q.quantity = 0 THEN coalesce(l.net_price, l.unit_price, 0)
+                        WHEN round(g.amount / q.quantity, 2) * q.quantity = g.amount THEN round(g.amount / q.quantity, 2)
+                        WHEN round(g.amount / q.quantity, 6) * q.quantity = g.amount THEN round(g.amount / q.quantity, 6)
+                        ELSE round(g.amount / q.quantity, 8) END AS price
+              FROM (SELECT CASE WHEN p_percent = 0 THEN n.net ELSE n.amount END AS amount OFFSET 0) g OFFSET 0) a
+     WHERE l.division = p_division AND l.order_id = p_order AND l.deleted_at IS NULL
+       AND (q.quantity <> 0 OR coalesce((SELECT x.value FROM exact_pd_sync.settings x WHERE x.name = 'zero_lines'), 'send') = 'send') $$;
+COMMENT ON FUNCTION _wanted_lines(integer, uuid, boolean, numeric, numeric) IS 'The lines of an order under the reading, the raise and the percentage that order_sums works out. PostgreSQL puts it into the query that calls it.';
+
 CREATE VIEW wanted_deal_products AS
-SELECT l.division, l.order_id, l.id AS line_id, l.line_number, k.item,
-       -- A look-up by the whole key whatever the statistics say; so are the others below.
-       (SELECT p.pipedrive_id FROM links p WHERE p.kind = 'product' AND p.division = l.division AND p.exact_id = k.item) AS product_id,
-       q.quantity,
-       a.price AS item_price,
-       -- The same percentage for all, bent a little where it would not lead to whole cents.
-       CASE WHEN a.amount * (1 - s.discount_percent / 100) = n.net OR a.price * q.quantity = 0 THEN s.discount_percent
-            ELSE greatest(0, round(100 * (1 - n.net / (a.price * q.quantity)), 8)) END AS discount,
-       left(nullif(btrim(regexp_replace(
-            CASE WHEN l.item IS NULL THEN coalesce(l.description, l.notes, l.item_description)
-                 WHEN l.description IS DISTINCT FROM l.item_description THEN l.description END, '\s+', ' ', 'g')), ''), 255) AS comments
+SELECT l.*
   FROM order_sums s
-  JOIN exact_sales_order_lines l ON l.division = s.division AND l.order_id = s.order_id AND l.deleted_at IS NULL
- CROSS JOIN LATERAL (SELECT coalesce(l.item, '00000000-0000-0000-0000-000000000000') AS item OFFSET 0) k
- CROSS JOIN LATERAL (
-        SELECT m.amount, _line_net(m.amount, s.raise, s.discount_percent) AS net
-          FROM (SELECT round(coalesce(l.amount_fc, l.net_price * l.quantity, l.unit_price * l.quantity, 0)
-                             / CASE WHEN s.lines_with_vat THEN 1 + coalesce(l.vat_percentage, 0) ELSE 1 END, 2) AS amount OFFSET 0) m OFFSET 0) n
- CROSS JOIN LATERAL (
-        SELECT CASE WHEN coalesce(l.quantity, 0) = 0 AND (n.amount <> 0 OR l.item IS NULL) THEN 1 ELSE coalesce(l.quantity, 0) END AS quantity OFFSET 0) q
- CROSS JOIN LATERAL (
-        SELECT g.amount,
-               CASE WHEN q.quantity = 0 THEN coalesce(l.net_price, l.unit_price, 0)
-                    WHEN round(g.amount / q.quantity, 2) * q.quantity = g.amount THEN round(g.amount / q.quantity, 2)
-                    WHEN round(g.amount / q.quantity, 6) * q.quantity = g.amount THEN round(g.amount / q.quantity, 6)
-                    ELSE round(g.amount / q.quantity, 8) END AS price
-          FROM (SELECT CASE WHEN s.discount_percent = 0 THEN n.net ELSE n.amount END AS amount OFFSET 0) g OFFSET 0) a
- WHERE s.send_lines
-   AND (q.quantity <> 0 OR coalesce((SELECT x.value FROM settings x WHERE x.name = 'zero_lines'), 'send') = 'send');
+ CROSS JOIN LATERAL _wanted_lines(s.division, s.order_id, s.lines_with_vat, s.raise, s.discount_percent) l
+ WHERE s.send_lines;
 COMMENT ON VIEW wanted_deal_products IS 'The lines a deal should have: price without VAT, one discount percentage for all, so that lines and header agree.';
 
 CREATE FUNCTION _closing_discount(p_line_sum numeric, p_total numeric) RETURNS numeric
@@ -141,9 +150,9 @@ SELECT o.division, o.id AS exact_id, o.order_number,
        coalesce(o.currency, d.currency, 'EUR') AS currency,
        s.total AS value, s.lines, s.send_lines, s.adds_up,
        o.order_date,
-       -- When it was won or lost: for history a date at noon, which no report moves to another day; for live orders when we saw it.
+       -- When it was won or lost: for history a date at noon, which no report moves to another day, but no time to come; for live orders when we saw it.
        to_char(CASE WHEN o.timestamp IS NULL OR coalesce(o.changed_at <= coalesce(d.imported_at, d.live_since), true)
-                    THEN ((least(coalesce(o.delivery_date, o.order_date), greatest(o.order_date, (o.changed_at AT TIME ZONE d.time_zone)::date)) + time '12:00') AT TIME ZONE d.time_zone)
+                    THEN least((least(coalesce(o.delivery_date, o.order_date), greatest(o.order_date, (o.changed_at AT TIME ZONE d.time_zone)::date)) + time '12:00') AT TIME ZONE d.time_zone, o.changed_at)
                     ELSE o.changed_at END AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS closed_at,
        st.lane, st.priority, st.in_window,
        jsonb_build_object(
@@ -165,7 +174,8 @@ SELECT o.division, o.id AS exact_id, o.order_number,
             ) - '-')
        || CASE WHEN s.send_lines THEN '{}'::jsonb ELSE jsonb_build_object('value', s.total) END
        || CASE WHEN o.deleted_at IS NOT NULL THEN jsonb_build_object('lost_reason', 'Verwijderd in Exact')
-               WHEN st.deal_status = 'lost' AND st.lost_reason IS NOT NULL THEN jsonb_build_object('lost_reason', st.lost_reason) ELSE '{}'::jsonb END AS body
+               WHEN st.deal_status = 'lost' AND st.lost_reason IS NOT NULL THEN jsonb_build_object('lost_reason', st.lost_reason) ELSE '{}'::jsonb END AS body,
+       s.lines_with_vat, s.raise, s.discount_percent
   FROM exact_sales_orders o
   LEFT JOIN divisions d ON d.division = o.division
   JOIN order_sums s ON s.division = o.division AND s.order_id = o.id

@@ -116,7 +116,7 @@ BEGIN
          -- As a function call, because the planner takes a bare IS NULL for rare and then joins by nested loops.
          WHERE booleq(l.gone_at IS NULL AND l.archived_at IS NULL AND l.follower IS NOT TRUE AND (d.in_window OR l.pipedrive_id IS NOT NULL), true)
     ), ln AS MATERIALIZED (
-        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM wanted_deal_products x WHERE x.division = w.division AND x.order_id = w.exact_id OFFSET 0) p WHERE NOT w.lines_left
+        SELECT p.* FROM w CROSS JOIN LATERAL (SELECT * FROM _wanted_lines(w.division, w.exact_id, w.lines_with_vat, w.raise, w.discount_percent) OFFSET 0) p WHERE w.send_lines AND NOT w.lines_left
     ), need AS MATERIALIZED (
         SELECT w.division, w.exact_id, 'organization' AS kind, w.organization_exact_id AS id
           FROM w WHERE w.organization_exact_id IS NOT NULL AND w.organization_id IS NULL

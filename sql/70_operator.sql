@@ -103,7 +103,9 @@ COMMENT ON FUNCTION exact_authorize_url() IS 'The address a person with rights i
 
 CREATE FUNCTION _oauth_state_ok(p_state text) RETURNS boolean
     LANGUAGE sql STABLE
-    AS $$ SELECT EXISTS (SELECT FROM exact_pd_sync.exact_consent c WHERE c.oauth_state = p_state AND c.oauth_state_at > clock_timestamp() - interval '1 hour') $$;
+    -- By their digests: how long it takes tells nothing of the state.
+    AS $$ SELECT EXISTS (SELECT FROM exact_pd_sync.exact_consent c
+                          WHERE sha256(convert_to(c.oauth_state, 'UTF8')) = sha256(convert_to(p_state, 'UTF8')) AND c.oauth_state_at > clock_timestamp() - interval '1 hour') $$;
 COMMENT ON FUNCTION _oauth_state_ok(text) IS 'Is this the state of our own last authorize URL?';
 
 CREATE FUNCTION add_division(division integer, time_zone text DEFAULT 'Europe/Amsterdam', currency text DEFAULT 'EUR', name text DEFAULT NULL) RETURNS void
@@ -436,7 +438,7 @@ BEGIN
     FOR v_table IN SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'exact_pd_sync'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname NOT IN ('credentials', 'exact_consent') LOOP
         EXECUTE format('GRANT SELECT ON exact_pd_sync.%I TO %I', v_table, grant_reader.role);
     END LOOP;
-    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._deal_kept(jsonb, boolean, boolean, boolean, boolean), exact_pd_sync._policy_body(text, jsonb, text[]), exact_pd_sync._field_policy(text, text), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric) TO %I', grant_reader.role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync.plan(), exact_pd_sync.trace(bigint, integer), exact_pd_sync.setting(text), exact_pd_sync.today(integer), exact_pd_sync.status_text(integer), exact_pd_sync._status_rule(text, text, text), exact_pd_sync._stage_rule(text, text, text), exact_pd_sync.is_paused(text), exact_pd_sync._status_rows(), exact_pd_sync._calls_for(text, integer[], uuid[], boolean), exact_pd_sync._calls_deals(integer[], uuid[], boolean), exact_pd_sync._calls_objects(text, integer[], uuid[]), exact_pd_sync._calls_groups(), exact_pd_sync._is_wanted(text, integer, uuid), exact_pd_sync._keys(integer[], uuid[]), exact_pd_sync.line_mix(integer, integer, integer), exact_pd_sync._body_diff(jsonb, jsonb), exact_pd_sync._body_old(jsonb, jsonb), exact_pd_sync._deal_kept(jsonb, boolean, boolean, boolean, boolean), exact_pd_sync._policy_body(text, jsonb, text[]), exact_pd_sync._field_policy(text, text), exact_pd_sync._closing_discount(numeric, numeric), exact_pd_sync._line_net(numeric, numeric, numeric), exact_pd_sync._wanted_lines(integer, uuid, boolean, numeric, numeric) TO %I', grant_reader.role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION exact_pd_sync._object_name(text, integer, uuid), exact_pd_sync._object_text(text, text, text), exact_pd_sync._dead_cause(text), exact_pd_sync.health(), exact_pd_sync.metrics(), exact_pd_sync.counters() TO %I', grant_reader.role);
 END
 $$;

@@ -26,6 +26,7 @@ import sys
 import urllib.request
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from zoneinfo import ZoneInfo
 
 CENT = Decimal("0.01")
 STATUS_NAMES = {12: "Open", 20: "Gedeeltelijk", 21: "Volledig", 45: "Geannuleerd"}
@@ -73,6 +74,11 @@ def get(base, path):
 
 def day(text):
     return date.fromisoformat(text[:10]) if text else None
+
+
+def day_here(moment):
+    """The date at the wholesaler's of a moment in UTC."""
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).astimezone(ZoneInfo("Europe/Amsterdam")).date()
 
 
 def dec(value):
@@ -280,7 +286,7 @@ class Judge:
         self.same("status", deal["status"], order.deal_status())
         self.same("lost reason", deal["lost_reason"], "Geannuleerd in Exact" if order.deal_status() == "lost" else None)
         closed = deal["won_time"] if deal["status"] == "won" else deal["lost_time"]
-        if deal["status"] in ("won", "lost") and (closed is None or day(closed) < order.ordered):
+        if deal["status"] in ("won", "lost") and (closed is None or day_here(closed) < order.ordered):
             self.problems.append("%s on %s, before it was ordered" % (deal["status"], closed))
 
     def lines(self, order, deal):

@@ -64,7 +64,9 @@ use warnings;
 use Exporter 'import';
 use JSON::PP ();
 use Math::BigFloat;
+use POSIX qw(strftime tzset);
 use Test::More;
+use Time::Local qw(timegm);
 
 our @EXPORT = qw(agrees account fresh same_end sums cents);
 
@@ -285,6 +287,23 @@ sub agrees
 
 my $json = JSON::PP->new->canonical->pretty;
 
+# The date at the wholesaler's of a moment in UTC: an account may lie elsewhere.
+sub day_here
+{
+	my ($moment) = @_;
+	return '' if !defined $moment;
+	my ($year, $month, $day, $hour, $minute, $second) = $moment =~ /^(\d+)-(\d+)-(\d+)T(\d+):(\d+):(\d+)/
+	  or return "no moment: $moment";
+	my $date;
+	{
+		local $ENV{TZ} = 'Europe/Amsterdam';
+		tzset();
+		$date = strftime('%Y-%m-%d', localtime(timegm($second, $minute, $hour, $day, $month - 1, $year)));
+	}
+	tzset();
+	return $date;
+}
+
 sub account
 {
 	my ($t) = @_;
@@ -297,7 +316,7 @@ sub account
 		$text{deals}{$key} = {
 			%{ found_deal($deal, \%code) },
 			fields => $deal->{fields},
-			closed => ($deal->{local_won_date} // '') . ($deal->{local_lost_date} // ''),
+			closed => day_here($deal->{won_time} // $deal->{lost_time}),
 			lost_reason => $deal->{lost_reason},
 			line_texts => [
 				sort map {
