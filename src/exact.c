@@ -426,7 +426,7 @@ book_call(int division, const char *feed, bool importing, bool *said)
  * sessions apart that poll at the same time.
  */
 static void
-call_once(const char *access_token, const char *method, const char *url,
+single_call(const char *access_token, const char *method, const char *url,
 		  const char *body, int patience_ms, EpdsHttpAnswer *answer)
 {
 	const char *headers[4];
@@ -461,7 +461,7 @@ static void
 get_once(const char *access_token, const char *url, int patience_ms,
 		 EpdsHttpAnswer *answer)
 {
-	call_once(access_token, "GET", url, NULL, patience_ms, answer);
+	single_call(access_token, "GET", url, NULL, patience_ms, answer);
 }
 
 /*
@@ -584,7 +584,7 @@ epds_exact_write(int division, const char *what, const char *method,
 		char	   *base_url = book_call(division, what, false, &said);
 		AnswerKind	kind;
 
-		call_once(token, method, whole_url(base_url, path), body,
+		single_call(token, method, whole_url(base_url, path), body,
 				  CALL_PATIENCE_MS, answer);
 		kind = look_at_write(answer);
 		epds_tx_begin();
