@@ -60,6 +60,7 @@ OBJS = \
 	src/listen_address.o \
 	src/listener.o \
 	src/listener_answer.o \
+	src/listener_request.o \
 	src/oauth.o \
 	src/oauth_consent.o \
 	src/oauth_endpoint.o \
@@ -75,6 +76,7 @@ OBJS = \
 	src/shared.o \
 	src/steps.o \
 	src/subscribe.o \
+	src/subscribe_pipedrive.o \
 	src/tx.o \
 	src/utility_hook.o \
 	src/verify.o \
@@ -108,6 +110,7 @@ SQL_PIECES = \
 	sql/64_verify_links.sql \
 	sql/65_setup.sql \
 	sql/66_subscribe.sql \
+	sql/67_pipedrive_hooks.sql \
 	sql/70_operator.sql \
 	sql/75_verify.sql \
 	sql/80_views.sql \

@@ -31,6 +31,7 @@ SELECT d.name, coalesce(s.value, d.default_value) AS value, d.default_value, d.p
     ('exact_redirect_uri', NULL, '^https?://.+$', 'Redirect URI as registered for the app; set by set_exact_app()'),
     ('exact_overlap', '2000', '^[0-9]{1,9}$', 'How many rowversions below the stored position each poll reads again, because a long transaction at Exact may commit a lower value late'),
     ('webhook_callback_url', NULL, '^(https://[^ ]{1,250}|http://(127[.]0[.]0[.]1|localhost|\[::1\])[:/][^ ]{1,200})$', 'Where Exact sends its notifications; set by subscribe_webhooks()'),
+    ('pipedrive_callback_url', NULL, '^(https://[^ ]{1,250}|http://(127[.]0[.]0[.]1|localhost|\[::1\])[:/][^ ]{1,200})$', 'Where Pipedrive sends its notifications; set by subscribe_webhooks()'),
     ('pipedrive_base_url', NULL, '^https://[a-z0-9][a-z0-9-]{0,62}\.pipedrive\.com$', 'Company address at Pipedrive; set by set_pipedrive_account()'),
     ('pipeline', 'Bestellingen', '^.{1,255}$', 'Name of the pipeline the deals live in; found or made by setup_pipedrive()'),
     ('default_owner_id', NULL, '^[0-9]{1,18}$', 'Pipedrive user who owns what nobody else does; set by set_default_owner()'),

@@ -41,14 +41,15 @@ COMMENT ON COLUMN webhook_deliveries.event_at IS 'When it happened. Exact names 
 COMMENT ON COLUMN webhook_deliveries.caused_by IS 'Pipedrive: us (our own echo), tool (another user of the API) or person (pipedrive 14.3).';
 COMMENT ON COLUMN webhook_deliveries.body IS 'Pipedrive: what changed and to what.';
 COMMENT ON COLUMN webhook_deliveries.state IS 'new; waiting (its feed was read and did not show it yet); done; ignored (nothing of ours).';
-COMMENT ON COLUMN webhook_deliveries.repeats IS 'How often it came again.';
+COMMENT ON COLUMN webhook_deliveries.repeats IS 'How often it came again, at least.';
 COMMENT ON COLUMN webhook_deliveries.looks IS 'How often its feed was read for it.';
 COMMENT ON COLUMN webhook_deliveries.next_look_at IS 'When it is looked for again.';
-COMMENT ON COLUMN webhook_deliveries.known_timestamp IS 'Highest rowversion of the object that was staged when the hint came: a higher one answers it.';
+COMMENT ON COLUMN webhook_deliveries.known_timestamp IS 'Highest rowversion of the object that was staged when the hint was first looked at (0: none): a higher one answers it. NULL: not looked at yet.';
 COMMENT ON COLUMN webhook_deliveries.handled_at IS 'When it was done with.';
 COMMENT ON COLUMN webhook_deliveries.result IS 'What became of it.';
 CREATE INDEX webhook_deliveries_open ON webhook_deliveries (id) WHERE state IN ('new', 'waiting');
 CREATE INDEX webhook_deliveries_at ON webhook_deliveries (received_at);
+CREATE INDEX webhook_deliveries_topic ON webhook_deliveries (side, topic, received_at);
 
 CREATE VIEW webhook_topics AS
 SELECT * FROM (VALUES
@@ -90,16 +91,16 @@ BEGIN
     v := p_text::jsonb;
     v_meta := v->'meta';
     RETURN jsonb_build_object(
-        'digest', coalesce(v_meta->>'id', encode(sha256(convert_to(p_text, 'UTF8')), 'hex')),
-        'topic', coalesce(v_meta->>'entity', v_meta->>'object', 'unknown'), 'action', v_meta->>'action',
-        'key', coalesce(v_meta->>'entity_id', v->'data'->>'id'), 'event_at', v_meta->>'timestamp',
-        -- pipedrive 14.3: our own writes come back with our user; people use the web interface.
+        'digest', CASE WHEN length(v_meta->>'id') <= 100 THEN v_meta->>'id' ELSE encode(sha256(convert_to(p_text, 'UTF8')), 'hex') END,
+        'topic', left(coalesce(v_meta->>'entity', v_meta->>'object', 'unknown'), 64), 'action', left(v_meta->>'action', 16),
+        'key', left(coalesce(v_meta->>'entity_id', v->'data'->>'id'), 64), 'event_at', left(v_meta->>'timestamp', 40),
+        -- pipedrive 14.3: our own writes come back as made by the API with our user; people use the web interface.
         'caused_by', CASE WHEN v_meta->>'change_source' = 'app' THEN 'person'
-                          WHEN EXISTS (SELECT FROM pipedrive_users u WHERE u.is_me AND u.user_id::text = v_meta->>'user_id') THEN 'us' ELSE 'tool' END,
+                          WHEN v_meta->>'change_source' = 'api' AND EXISTS (SELECT FROM pipedrive_users u WHERE u.is_me AND u.user_id::text = v_meta->>'user_id') THEN 'us' ELSE 'tool' END,
         'body', jsonb_strip_nulls(jsonb_build_object(
             'merged_to_id', v_meta->'merged_to_id', 'merged_from_id', v_meta->'merged_from_id', 'user_id', v_meta->'user_id', 'previous', v->'previous',
             'current', (SELECT jsonb_object_agg(k, v->'data'->k) FROM jsonb_object_keys(CASE WHEN jsonb_typeof(v->'previous') = 'object' THEN v->'previous' ELSE '{}' END) k WHERE v->'data' ? k))));
-EXCEPTION WHEN data_exception THEN
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
     RETURN jsonb_build_object('digest', encode(sha256(convert_to(p_text, 'UTF8')), 'hex'), 'topic', 'unknown', 'strange', true);
 END
 $$;
@@ -112,23 +113,31 @@ CREATE FUNCTION _inbox_take(p_notes jsonb) RETURNS integer
 DECLARE
     v_new integer;
 BEGIN
-    WITH noted AS (
-        INSERT INTO webhook_deliveries AS w (side, digest, topic, division, action, key, event_at, caused_by, body, state, handled_at, result)
+    WITH came AS MATERIALIZED (
         SELECT DISTINCT ON (n.side, n.digest) n.side, n.digest, n.topic, n.division, n.action, n.key,
-               _event_time(n.event_at, clock_timestamp(), coalesce(d.time_zone, 'UTC')), n.caused_by, n.body,
-               CASE WHEN coalesce(n.strange, false) OR n.side = 'exact' AND (t.topic IS NULL OR d.division IS NULL) THEN 'ignored' WHEN n.side = 'pipedrive' THEN 'done' ELSE 'new' END,
-               CASE WHEN n.side = 'pipedrive' OR coalesce(n.strange, false) OR t.topic IS NULL OR d.division IS NULL THEN clock_timestamp() END,
+               _event_time(n.event_at, clock_timestamp(), coalesce(d.time_zone, 'UTC')) AS event_at, n.caused_by, n.body,
+               CASE WHEN coalesce(n.strange, false) OR n.side = 'exact' AND (t.topic IS NULL OR d.division IS NULL) THEN 'ignored' WHEN n.side = 'pipedrive' THEN 'done' ELSE 'new' END AS state,
+               CASE WHEN n.side = 'pipedrive' OR coalesce(n.strange, false) OR t.topic IS NULL OR d.division IS NULL THEN clock_timestamp() END AS handled_at,
                CASE WHEN n.side = 'pipedrive' AND n.strange IS NOT TRUE THEN 'recorded' WHEN n.strange THEN 'signed, but it says nothing that can be used'
-                    WHEN t.topic IS NULL THEN 'this topic leads to nothing' WHEN d.division IS NULL THEN 'this division is not read' END
+                    WHEN t.topic IS NULL THEN 'this topic leads to nothing' WHEN d.division IS NULL THEN 'this division is not read' END AS result
           FROM (SELECT x FROM jsonb_array_elements(p_notes) a(x) WHERE x->>'side' = 'exact'
                 UNION ALL SELECT x || _pipedrive_note(x->>'text') FROM jsonb_array_elements(p_notes) a(x) WHERE x->>'side' = 'pipedrive') y
          CROSS JOIN LATERAL jsonb_to_record(y.x) AS n(side text, digest text, topic text, division integer, action text, key text, event_at text, caused_by text, body jsonb, strange boolean)
           LEFT JOIN divisions d ON d.division = n.division
           LEFT JOIN webhook_topics t ON t.topic = n.topic
          ORDER BY n.side, n.digest
-        ON CONFLICT (side, digest) DO UPDATE SET repeats = w.repeats + 1
-        RETURNING w.state, w.repeats)
-    SELECT count(*) INTO v_new FROM noted n WHERE n.state = 'new' AND n.repeats = 0;
+    ), noted AS (
+        INSERT INTO webhook_deliveries AS w (side, digest, topic, division, action, key, event_at, caused_by, body, state, handled_at, result)
+        SELECT c.side, c.digest, c.topic, c.division, c.action, c.key, c.event_at, c.caused_by, c.body, c.state, c.handled_at, c.result FROM came c
+        ON CONFLICT (side, digest) DO NOTHING
+        RETURNING w.state
+    ), again AS (
+        -- Those that were there before.  One that somebody has at this moment is not counted: nobody waits for a
+        -- count, and least of all for the worker that works on the very same rows, in another order.
+        SELECT w.id FROM came c JOIN webhook_deliveries w USING (side, digest) FOR UPDATE OF w SKIP LOCKED
+    ), counted AS (
+        UPDATE webhook_deliveries w SET repeats = w.repeats + 1 FROM again a WHERE w.id = a.id)
+    SELECT count(*) INTO v_new FROM noted n WHERE n.state = 'new';
     IF v_new > 0 THEN
         PERFORM wake_worker('intake');
     END IF;

@@ -553,25 +553,28 @@ CREATE FUNCTION _keys_done(p_division integer, p_feed text) RETURNS void
 DECLARE
     v_asked uuid[] := (SELECT f.asked_keys FROM feed_positions f WHERE f.division = p_division AND f.feed = p_feed);
 BEGIN
-    -- Asked for and not there: gone, or no right to see it.  Orders and lines still name it.
+    -- Asked for and not there: gone, or no right to see it.  If orders and lines still name it, they cannot go on
+    -- without; what only a notification named is forgotten.
     IF p_feed = 'missing_accounts' THEN
         INSERT INTO exact_accounts (division, id, name, ghost)
         SELECT DISTINCT ON (k) p_division, k, coalesce(o.ordered_by_name, 'Onbekende relatie'), true
           FROM unnest(v_asked) k
-          LEFT JOIN exact_sales_orders o ON o.division = p_division AND o.ordered_by = k
+          JOIN exact_sales_orders o ON o.division = p_division AND o.ordered_by = k
          ORDER BY k, o.order_date DESC NULLS LAST
         ON CONFLICT DO NOTHING;
-        DELETE FROM unresolved_accounts u USING exact_accounts a
-         WHERE u.division = p_division AND a.division = u.division AND a.id = u.account;
+        DELETE FROM unresolved_accounts u
+         WHERE u.division = p_division
+           AND (u.account = ANY (v_asked) OR EXISTS (SELECT FROM exact_accounts a WHERE a.division = u.division AND a.id = u.account));
     ELSIF p_feed = 'missing_items' THEN
         INSERT INTO exact_items (division, id, code, description, is_sales_item, ghost)
         SELECT DISTINCT ON (k) p_division, k, l.item_code, coalesce(l.item_description, l.description, l.item_code, 'Onbekend artikel'), true, true
           FROM unnest(v_asked) k
-          LEFT JOIN exact_sales_order_lines l ON l.division = p_division AND l.item = k
+          JOIN exact_sales_order_lines l ON l.division = p_division AND l.item = k
          ORDER BY k, l.id
         ON CONFLICT DO NOTHING;
-        DELETE FROM unresolved_items u USING exact_items i
-         WHERE u.division = p_division AND i.division = u.division AND i.id = u.item;
+        DELETE FROM unresolved_items u
+         WHERE u.division = p_division
+           AND (u.item = ANY (v_asked) OR EXISTS (SELECT FROM exact_items i WHERE i.division = u.division AND i.id = u.item));
     ELSIF p_feed = 'bulk_missing' THEN
         UPDATE unresolved_orders u SET read_at = clock_timestamp() WHERE u.division = p_division AND u.order_id = ANY (v_asked);
     ELSIF p_feed = 'stale_headers' THEN

@@ -70,26 +70,33 @@ CREATE FUNCTION _hints_feeds() RETURNS TABLE (division integer, feed text, optio
 DECLARE
     v_now timestamptz := clock_timestamp();
 BEGIN
-    UPDATE webhook_deliveries w SET known_timestamp = _hint_stand(w.division, t.entity, w.key::uuid)
+    -- This also marks the hints that this look knows of.
+    UPDATE webhook_deliveries w SET known_timestamp = coalesce(_hint_stand(w.division, t.entity, w.key::uuid), 0)
       FROM webhook_topics t WHERE w.state = 'new' AND t.topic = w.topic AND w.known_timestamp IS NULL;
     UPDATE webhook_deliveries w SET state = 'ignored', handled_at = v_now, result = 'this part is paused: the first poll after resume() reads it'
       FROM webhook_topics t WHERE w.state IN ('new', 'waiting') AND t.topic = w.topic AND is_paused(t.part);
     UPDATE webhook_deliveries w SET state = 'done', handled_at = v_now, result = 'was read already'
      WHERE w.state IN ('new', 'waiting') AND _hint_answered(w);
+    -- A feed that failed is not asked for each hint that comes.
+    UPDATE webhook_deliveries w SET next_look_at = p.until, result = p.result
+      FROM webhook_topics t,
+           (SELECT x.division, y.part, max(x.next_look_at) AS until, max(x.result) AS result FROM webhook_deliveries x JOIN webhook_topics y ON y.topic = x.topic
+             WHERE x.state IN ('new', 'waiting') AND x.result LIKE 'not read yet: %' AND x.looks < 2 AND x.next_look_at > v_now GROUP BY x.division, y.part) p
+     WHERE w.state = 'new' AND w.next_look_at IS NULL AND t.topic = w.topic AND p.division = w.division AND p.part = t.part;
     -- Two reads of the feed did not show it: by key.  An order that is not staged comes whole.
     INSERT INTO stale_headers (division, order_id)
     SELECT DISTINCT w.division, w.key::uuid FROM webhook_deliveries w JOIN webhook_topics t ON t.topic = w.topic AND t.entity = 'order'
       JOIN exact_sales_orders o ON o.division = w.division AND o.id = w.key::uuid
-     WHERE w.state = 'waiting' AND w.looks >= 2 AND w.action <> 'Delete'
+     WHERE w.state = 'waiting' AND w.looks >= 2 AND w.next_look_at <= v_now AND w.action <> 'Delete'
      ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
     INSERT INTO unresolved_accounts (division, account)
     SELECT DISTINCT w.division, w.key::uuid FROM webhook_deliveries w JOIN webhook_topics t ON t.topic = w.topic AND t.entity = 'account'
-     WHERE w.state = 'waiting' AND w.looks >= 2 AND w.action <> 'Delete' ORDER BY 1, 2
+     WHERE w.state = 'waiting' AND w.looks >= 2 AND w.next_look_at <= v_now AND w.action <> 'Delete' ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
     INSERT INTO unresolved_items (division, item)
     SELECT DISTINCT w.division, w.key::uuid FROM webhook_deliveries w JOIN webhook_topics t ON t.topic = w.topic AND t.entity = 'item'
-     WHERE w.state = 'waiting' AND w.looks >= 2 AND w.action <> 'Delete' ORDER BY 1, 2
+     WHERE w.state = 'waiting' AND w.looks >= 2 AND w.next_look_at <= v_now AND w.action <> 'Delete' ORDER BY 1, 2
     ON CONFLICT DO NOTHING;
 
     RETURN QUERY
@@ -109,23 +116,36 @@ END
 $$;
 COMMENT ON FUNCTION _hints_feeds() IS 'The feeds to read for the hints that are due; none when staging shows all of them already.';
 
-CREATE FUNCTION _hints_read(p_started timestamptz) RETURNS integer
+CREATE FUNCTION _hints_read(p_started timestamptz, p_failed jsonb) RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = exact_pd_sync, pg_catalog, pg_temp
     AS $$
 DECLARE
-    v_now   timestamptz := clock_timestamp();
-    v_done  integer;
+    v_now      timestamptz := clock_timestamp();
+    v_trouble  text;
 BEGIN
-    -- What came while the feeds were read may have been missed by them.
-    UPDATE webhook_deliveries w SET looks = w.looks + 1, state = 'waiting', next_look_at = v_now + make_interval(secs => CASE WHEN w.looks = 0 THEN 2 ELSE 4 END)
-     WHERE w.state IN ('new', 'waiting') AND w.received_at < p_started AND coalesce(w.next_look_at, p_started) <= p_started;
+    -- What a feed that failed should have shown waits as long again as it has waited; another part or division does not wait for it.
+    WITH hit AS (
+        SELECT w.id, w.division, t.part, w.result, 'not read yet: ' || min(u.error) AS trouble, min(w.received_at) OVER (PARTITION BY w.division, t.part) AS since
+          FROM jsonb_to_recordset(p_failed) AS u(division integer, feed text, error text)
+          JOIN feed_definitions f ON f.feed = u.feed
+          JOIN webhook_deliveries w ON w.division = u.division AND w.state IN ('new', 'waiting') AND w.known_timestamp IS NOT NULL AND coalesce(w.next_look_at, p_started) <= p_started
+          JOIN webhook_topics t ON t.topic = w.topic
+         WHERE CASE WHEN w.looks < 2 THEN f.mode = 'sync' AND f.poll_group = t.part ELSE f.mode = 'keys' AND (f.feed <> 'hinted_orders' OR t.part = 'orders') END
+         GROUP BY w.id, w.division, t.part, w.result, w.received_at
+    ), postponed AS (
+        UPDATE webhook_deliveries w SET next_look_at = v_now + greatest(interval '5 s', least(interval '10 minutes', v_now - h.since)), result = h.trouble
+          FROM hit h WHERE w.id = h.id
+    )
+    SELECT string_agg(DISTINCT format('%s of division %s: %s', h.part, h.division, h.trouble), '; ') INTO v_trouble FROM hit h WHERE h.result IS DISTINCT FROM h.trouble;
+    -- What came while the feeds were read may have been missed by them, and so may what had come and was committed only then.
+    UPDATE webhook_deliveries w SET looks = w.looks + 1, state = 'waiting', result = NULL, next_look_at = v_now + make_interval(secs => CASE WHEN w.looks = 0 THEN 2 ELSE 4 END)
+     WHERE w.state IN ('new', 'waiting') AND w.known_timestamp IS NOT NULL AND w.received_at < p_started AND coalesce(w.next_look_at, p_started) <= p_started;
     UPDATE webhook_deliveries w
        SET state = 'done', handled_at = v_now, next_look_at = NULL,
            result = CASE WHEN w.looks < 3 THEN 'read' ELSE 'looked up by key' END
      WHERE w.state = 'waiting' AND (w.looks >= 3 OR _hint_answered(w));
-    GET DIAGNOSTICS v_done = ROW_COUNT;
-    RETURN v_done;
+    RETURN v_trouble;
 END
 $$;
-COMMENT ON FUNCTION _hints_read(timestamptz) IS 'After feeds were read for hints: those that are answered are done, the others are looked for again after 2 and 4 seconds, the last time by key.';
+COMMENT ON FUNCTION _hints_read(timestamptz, jsonb) IS 'After feeds were read for hints: those that are answered are done, the others are looked for again after 2 and 4 seconds, the last time by key; those whose feed failed wait longer each time, up to 10 minutes. Returns what failed and is not noted yet.';

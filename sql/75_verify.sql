@@ -98,7 +98,8 @@ BEGIN
     ELSE state := 'ok'; detail := 'the workers run as an ordinary role'; hint := NULL; END IF;
     RETURN NEXT;
     check_name := 'secrets at rest';
-    IF NOT EXISTS (SELECT FROM credentials c WHERE NOT c.sealed) THEN state := 'ok'; detail := 'sealed with the key file'; hint := NULL;
+    IF NOT EXISTS (SELECT FROM credentials) THEN state := 'ok'; detail := 'none are stored yet'; hint := NULL;
+    ELSIF NOT EXISTS (SELECT FROM credentials c WHERE NOT c.sealed) THEN state := 'ok'; detail := 'sealed with the key file'; hint := NULL;
     ELSE state := 'warning'; detail := 'secrets are stored as they are, readable in base backups and the data directory'; hint := 'exact_pd_sync.key_file = a file outside the data directory, then enter them again'; END IF;
     RETURN NEXT;
     check_name := 'schedule';

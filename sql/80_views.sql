@@ -177,16 +177,22 @@ BEGIN
 
     -- Notifications make it faster; without them the polls do the work.
     part := 'notifications'; since := NULL;
-    SELECT max(w.received_at) INTO last_success FROM webhook_deliveries w WHERE w.side = 'exact';
-    SELECT string_agg(w.topic || ': ' || w.last_error, '; ' ORDER BY w.topic) FILTER (WHERE w.last_error IS NOT NULL) AS error, min(w.checked_at) AS checked, count(*) AS n INTO v FROM webhook_subscriptions w;
-    SELECT count(*) INTO v_n FROM exact_sales_orders o WHERE o.timestamp IS NOT NULL AND o.changed_at BETWEEN clock_timestamp() - interval '1 day' AND clock_timestamp() - interval '10 minutes' AND o.changed_at > v.checked - interval '1 minute';
-    IF worker_pid('listener') = 0 AND strpos(',' || replace(current_setting('exact_pd_sync.listen', true), ' ', ''), ',' || current_database() || '=') > 0
-        THEN state := 'yellow'; detail := concat_ws(': ', 'the listener does not run', worker_trouble('listener'));
-    ELSIF setting('webhook_callback_url') IS NULL THEN state := 'green'; detail := 'off: changes are seen by the polls';
-    ELSIF v.error IS NOT NULL OR v.n = 0 THEN state := 'yellow'; detail := coalesce(v.error, 'asked for, and none is there: CALL exact_pd_sync.subscribe_webhooks()');
+    SELECT max(w.received_at) INTO last_success FROM webhook_deliveries w;
+    -- What missing and silent mean, the view says.
+    SELECT string_agg(w.topic || ': ' || coalesce(w.last_error, 'there is none'), '; ' ORDER BY w.side, w.division, w.topic) FILTER (WHERE w.state = 'missing') AS missing,
+           string_agg(DISTINCT format('%s at %s', w.topic, initcap(w.side)), ', ') FILTER (WHERE w.state = 'silent') AS silent,
+           min(w.checked_at) AS checked, count(*) FILTER (WHERE w.side = 'exact') AS exact, count(*) FILTER (WHERE w.side = 'pipedrive') AS pipedrive
+      INTO v FROM webhook_subscriptions w;
+    IF (worker_pid('listener') = 0 OR worker_trouble('listener') IS NOT NULL) AND strpos(',' || replace(current_setting('exact_pd_sync.listen', true), ' ', ''), ',' || current_database() || '=') > 0
+        THEN state := 'yellow'; detail := concat_ws(': ', CASE WHEN worker_pid('listener') = 0 THEN 'the listener does not run' ELSE 'the listener takes nothing in' END, worker_trouble('listener'));
+    ELSIF v.exact > 0 AND NOT EXISTS (SELECT FROM credentials c WHERE c.name = 'exact_webhook_secret')
+        THEN state := 'yellow'; detail := 'there is no webhook secret, so every notification of Exact is turned away: set_exact_app(…, webhook_secret => …)';
+    ELSIF v.missing IS NOT NULL THEN state := 'yellow'; detail := v.missing;
+    ELSIF setting('webhook_callback_url') IS NOT NULL AND v.exact = 0 OR setting('pipedrive_callback_url') IS NOT NULL AND v.pipedrive = 0
+        THEN state := 'yellow'; detail := 'asked for, and none is there: CALL exact_pd_sync.subscribe_webhooks()';
+    ELSIF v.exact + v.pipedrive = 0 THEN state := 'green'; detail := 'off: changes are seen by the polls';
     ELSIF v.checked < clock_timestamp() - interval '2 days' THEN state := 'yellow'; since := v.checked; detail := format('last looked at %s: CALL exact_pd_sync.subscribe_webhooks()', _age(v.checked));
-    ELSIF v_n >= 5 AND NOT EXISTS (SELECT FROM webhook_deliveries w WHERE w.side = 'exact' AND w.topic = 'SalesOrders' AND w.received_at > clock_timestamp() - interval '1 day') THEN
-        state := 'yellow'; detail := format('%s orders changed within a day, and no notification came: does the address lead here?', v_n);
+    ELSIF v.silent IS NOT NULL THEN state := 'yellow'; detail := format('no notification came within a day although much changed (%s): does the address lead here?', v.silent);
     ELSE state := 'green'; detail := CASE WHEN last_success IS NULL THEN 'none came yet' ELSE format('last one %s', _age(last_success)) END; END IF;
     RETURN NEXT;
 

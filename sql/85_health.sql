@@ -39,8 +39,11 @@ DECLARE
     v_now   timestamptz := clock_timestamp();
     v_text  text;
 BEGIN
-    -- A family is one block: its type and meaning, then its samples (OpenMetrics 1.0).
-    WITH family(n, name, type, unit, help) AS (VALUES
+    -- A family is one block: its type and meaning, then its samples (OpenMetrics 1.0).  The listener waits for this:
+    -- status is worked out once, and dead letters are counted where they lie, not through their view.
+    WITH status AS MATERIALIZED (
+        SELECT * FROM _status_rows()
+    ), family(n, name, type, unit, help) AS (VALUES
         (1, 'part_state', 'gauge', NULL, 'State of a part as in view status: 0 green, 1 yellow, 2 red.'),
         (2, 'last_success_age_seconds', 'gauge', 'seconds', 'Time since the last success of a part.'),
         (3, 'jobs', 'gauge', NULL, 'Objects in the outbound queue.'),
@@ -52,13 +55,17 @@ BEGIN
         (9, 'webhook_requests', 'counter', NULL, 'Requests that the listener answered since the server started.'),
         (10, 'api_latency_seconds', 'histogram', 'seconds', 'Time until the answer of a service was complete.')
     ), sample(n, ordinal, suffix, labels, value) AS (
-        SELECT 1, 0::numeric, '', format('part="%s"', _metric_label(s.part)), CASE s.state WHEN 'green' THEN 0 WHEN 'yellow' THEN 1 ELSE 2 END::numeric FROM _status_rows() s
+        SELECT 1, 0::numeric, '', format('part="%s"', _metric_label(s.part)), CASE s.state WHEN 'green' THEN 0 WHEN 'yellow' THEN 1 ELSE 2 END::numeric FROM status s
         UNION ALL
-        SELECT 2, 0, '', format('part="%s"', _metric_label(s.part)), round(extract(epoch FROM v_now - s.last_success), 3) FROM _status_rows() s WHERE s.last_success IS NOT NULL
+        SELECT 2, 0, '', format('part="%s"', _metric_label(s.part)), round(extract(epoch FROM v_now - s.last_success), 3) FROM status s WHERE s.last_success IS NOT NULL
         UNION ALL
         SELECT 3, 0, '', format('state="%s",kind="%s"', j.state, j.kind), count(*) FROM jobs j GROUP BY j.state, j.kind
         UNION ALL
-        SELECT 4, 0, '', format('class="%s"', _metric_label(coalesce(d.class, 'none'))), count(*) FROM dead_letters d GROUP BY d.class
+        -- None is a 0, so that the line begins before the first and goes back after the last.
+        SELECT 4, 0, '', format('class="%s"', _metric_label(coalesce(d.class, 'none'))), sum(d.n)
+          FROM (SELECT unnest(ARRAY['ours', 'theirs', 'capacity', 'auth']) AS class, 0 AS n
+                UNION ALL SELECT j.class, 1 FROM jobs j WHERE j.state = 'dead' OR j.state = 'waiting' AND j.class IN ('capacity', 'auth')
+                UNION ALL SELECT 'ours', 1 FROM refused_rows) d GROUP BY d.class
         UNION ALL
         SELECT 5, 0, '', format('side="%s",division="%s",kind="%s"', b.side, b.division, _metric_label(b.kind)), b.remaining FROM budgets b WHERE b.kind NOT LIKE 'errors:%' AND b.remaining IS NOT NULL
         UNION ALL
@@ -66,7 +73,7 @@ BEGIN
         UNION ALL
         SELECT 7, 0, '', '', round(extract(epoch FROM c.access_expires_at - v_now), 3) FROM exact_consent c WHERE c.access_expires_at IS NOT NULL
         UNION ALL
-        SELECT 8, 0, '', format('state="%s"', w.state), count(*) FROM webhook_deliveries w WHERE w.state IN ('new', 'waiting') GROUP BY w.state
+        SELECT 8, 0, '', format('state="%s"', h.state), (SELECT count(*) FROM webhook_deliveries w WHERE w.state = h.state) FROM unnest(ARRAY['new', 'waiting']) AS h(state)
         UNION ALL
         SELECT 9, 0, '_total', format('source="%s",status="%s"', split_part(c.label, ' ', 1), split_part(c.label, ' ', 2)), c.value FROM counters() c WHERE c.name = 'answers'
         UNION ALL

@@ -51,6 +51,9 @@
 #define SEAL_VERSION 1
 #define SEAL_OVERHEAD (1 + NONCE_LEN + TAG_LEN)
 
+/* Random bytes of a secret that we make ourselves. */
+#define MADE_LEN 32
+
 /* Far more than any secret has; Exact's tokens are 1 to 2 kB. */
 #define MAX_SECRET 16384
 
@@ -385,39 +388,65 @@ epds_credential_get(const char *name)
 	return value;
 }
 
+/*
+ * The parameters that store a value: its name, hexadecimal text, whether it is
+ * sealed.  What the server could print of them is switched off.
+ */
+static void
+stored_form(const char *name, const char *value, const char *args[3])
+{
+	const unsigned char *bytes = (const unsigned char *) value;
+	size_t		len = strlen(value);
+
+	hush();
+	epds_redact_add(value);
+	if (key_configured())
+		bytes = seal_value(name, value, &len);
+	args[0] = name;
+	args[1] = to_hex(bytes, len);
+	args[2] = key_configured() ? "true" : "false";
+}
+
 void
 epds_credential_set(const char *name, const char *value)
 {
-	const char *args[3];
+	const char *args[3] = {name};
 
-	hush();
-	args[0] = name;
 	if (value == NULL)
 	{
 		epds_sql("DELETE FROM exact_pd_sync.credentials WHERE name = $1",
 				 1, args);
 		return;
 	}
-
-	epds_redact_add(value);
-	if (key_configured())
-	{
-		size_t		len;
-		unsigned char *sealed = seal_value(name, value, &len);
-
-		args[1] = to_hex(sealed, len);
-		args[2] = "true";
-	}
-	else
-	{
-		args[1] = to_hex((const unsigned char *) value, strlen(value));
-		args[2] = "false";
-	}
+	stored_form(name, value, args);
 	epds_sql("INSERT INTO exact_pd_sync.credentials AS c (name, value, sealed)"
 			 " VALUES ($1, decode($2, 'hex'), $3::boolean)"
 			 " ON CONFLICT (name) DO UPDATE"
 			 "    SET value = excluded.value, sealed = excluded.sealed,"
 			 "        changed_at = clock_timestamp()",
+			 3, args);
+}
+
+void
+epds_credential_make(const char *name)
+{
+	unsigned char random[MADE_LEN];
+	const char *args[3];
+	char	   *value;
+
+	if (!pg_strong_random(random, sizeof(random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not make secret \"%s\": no random bytes are to be had",
+						name)));
+	value = to_hex(random, sizeof(random));
+	explicit_bzero(random, sizeof(random));
+	stored_form(name, value, args);
+	explicit_bzero(value, 2 * sizeof(random));
+	/* what a person stored meanwhile stays */
+	epds_sql("INSERT INTO exact_pd_sync.credentials (name, value, sealed)"
+			 " VALUES ($1, decode($2, 'hex'), $3::boolean)"
+			 " ON CONFLICT (name) DO NOTHING",
 			 3, args);
 }
 

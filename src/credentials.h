@@ -20,9 +20,15 @@
  * Both need an open block.  get: palloc'd plain text, NULL if there is none;
  * the value is made known to epds_redact().  set: value NULL removes it.
  * Names: exact_client_secret, exact_webhook_secret, exact_access_token,
- * exact_refresh_token, pipedrive_api_token.
+ * exact_refresh_token, pipedrive_api_token, pipedrive_webhook_password.
  */
 extern char *epds_credential_get(const char *name);
 extern void epds_credential_set(const char *name, const char *value);
+
+/*
+ * Make a secret of random bytes, unless there is one by now.  Needs an open
+ * block.
+ */
+extern void epds_credential_make(const char *name);
 
 #endif							/* EPDS_CREDENTIALS_H */

@@ -30,11 +30,12 @@ extern int64 epds_oauth_due_in(void);	/* ms; -1: nothing to keep alive */
 extern void epds_oauth_consent(const char *code);	/* authorization_code grant */
 
 /*
- * A consent that came to the listener: hand_in notes code and state (in an open
- * block) and wakes the intake worker, which looks with handed_in (0 = there is
- * one, -1 = none) and finishes it; what came of it is in exact_consent.
+ * A consent that came to the listener, its state checked: hand_in notes the code
+ * (in an open block), ends the state and wakes the intake worker, which looks
+ * with handed_in (0 = there is one, -1 = none) and finishes it; what came of it
+ * is in exact_consent.
  */
-extern void epds_oauth_hand_in(const char *code, const char *state);
+extern void epds_oauth_hand_in(const char *code);
 extern int64 epds_oauth_handed_in(void);
 extern void epds_oauth_finish_consent(void);
 
@@ -78,8 +79,7 @@ extern ErrorData *epds_poll_try_feed(int division, char *name, int64 run_id);
 
 /*
  * hints.c, for the intake worker.  due_in: ms until feeds are to be read for
- * hints, -1 = none.  follow: reads them; throws the first trouble after all
- * were tried.
+ * hints, -1 = none.  follow: reads them; what fails is logged and postponed.
  */
 extern int64 epds_hints_due_in(void);
 extern void epds_hints_follow(void);

@@ -5,7 +5,8 @@
  *
  * Which feeds, when, and when a hint is answered is SQL's matter
  * (sql/28_hints.sql).  Runs in the intake worker, through the same code that
- * serves CALL poll_orders(), under the same locks and limits.
+ * serves CALL poll_orders(), under the same locks and limits.  A feed that
+ * fails keeps no other one waiting.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -16,7 +17,9 @@
  */
 #include "postgres.h"
 
+#include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
+#include "utils/json.h"
 
 #include "compat.h"
 #include "exact.h"
@@ -85,20 +88,57 @@ begin_run(void)
 	return run_id;
 }
 
-/* End the run; without an error the hints were looked for once more. */
+/* Feeds that could not be read. */
+typedef struct FailedFeeds
+{
+	StringInfoData list;		/* JSON: division, feed, error of each */
+	char	   *first;			/* the first error; NULL = none failed */
+} FailedFeeds;
+
 static void
-end_run(int64 run_id, const char *started, const char *error)
+begin_failed(FailedFeeds *failed)
+{
+	failed->first = NULL;
+	initStringInfo(&failed->list);
+	appendStringInfoChar(&failed->list, '[');
+}
+
+static void
+note_failed(FailedFeeds *failed, const HintedFeed *feed, const char *message)
+{
+	if (failed->first == NULL)
+		failed->first = pstrdup(message);
+	else
+		appendStringInfoChar(&failed->list, ',');
+	appendStringInfo(&failed->list, "{\"division\":%d,\"feed\":", feed->division);
+	escape_json(&failed->list, feed->name);
+	appendStringInfoString(&failed->list, ",\"error\":");
+	escape_json(&failed->list, message);
+	appendStringInfoChar(&failed->list, '}');
+}
+
+/* End the run: the hints whose feeds were read were looked for once more. */
+static void
+end_run(int64 run_id, const char *started, FailedFeeds *failed)
 {
 	const char *args[2];
+	char	   *trouble;
 
-	epds_tx_begin();
+	appendStringInfoChar(&failed->list, ']');
 	args[0] = started;
-	if (error == NULL)
-		epds_sql("SELECT exact_pd_sync._hints_read($1::timestamptz)", 1, args);
+	args[1] = failed->list.data;
+	epds_tx_begin();
+	epds_sql("SELECT exact_pd_sync._hints_read($1::timestamptz, $2::jsonb)", 2, args);
+	trouble = epds_sql_value(0, 0);
 	args[0] = psprintf("%lld", (long long) run_id);
-	args[1] = error;
+	args[1] = failed->first;
 	epds_sql("SELECT exact_pd_sync._run_end($1::bigint, $2)", 2, args);
 	epds_tx_commit();
+	if (trouble != NULL)
+		ereport(LOG,
+				(errmsg("could not read all that notifications announced"),
+				 errdetail_internal("%s", trouble),
+				 errhint("They are read when Exact answers again, by a poll at the latest.")));
 }
 
 /* See exact.h. */
@@ -107,22 +147,21 @@ epds_hints_follow(void)
 {
 	char	   *started;
 	List	   *feeds = due_feeds(&started);
-	ErrorData  *first = NULL;
+	FailedFeeds failed;
 	ListCell   *cell;
 	int64		run_id;
 
 	if (feeds == NIL)
 		return;
 	run_id = begin_run();
+	begin_failed(&failed);
 	foreach(cell, feeds)
 	{
-		HintedFeed *feed = lfirst(cell);
+		const HintedFeed *feed = lfirst(cell);
 		ErrorData  *error = epds_poll_try_feed(feed->division, feed->name, run_id);
 
-		if (error != NULL && !feed->optional && first == NULL)
-			first = error;
+		if (error != NULL && !feed->optional)
+			note_failed(&failed, feed, error->message);
 	}
-	end_run(run_id, started, first ? first->message : NULL);
-	if (first != NULL)
-		ReThrowError(first);
+	end_run(run_id, started, &failed);
 }

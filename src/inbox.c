@@ -16,25 +16,18 @@
  */
 #include "postgres.h"
 
-#include <openssl/crypto.h>
-
 #include "common/base64.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 
 #include "compat.h"
 #include "credentials.h"
 #include "inbox.h"
-#include "json_scan.h"
 #include "tx.h"
 #include "webhook.h"
 
 PG_FUNCTION_INFO_V1(epds_receive_exact_webhook);
-
-/* The user that subscribe_webhooks() gives to Pipedrive. */
-#define PIPEDRIVE_USER "exact_pd_sync"
 
 #define ANSWER_OK 200
 #define ANSWER_NONSENSE 400
@@ -55,11 +48,12 @@ expected_login(const char *password)
 
 	if (password == NULL)
 		return NULL;
-	plain = psprintf("%s:%s", PIPEDRIVE_USER, password);
+	plain = psprintf("%s:%s", EPDS_PIPEDRIVE_HOOK_USER, password);
 	len = pg_b64_enc_len((int) strlen(plain));
 	login = palloc0(len + sizeof("Basic "));
 	strcpy(login, "Basic ");
-	(void) epds_b64_encode(plain, (int) strlen(plain), login + 6, len);
+	if (epds_b64_encode(plain, (int) strlen(plain), login + 6, len) < 0)
+		elog(ERROR, "could not encode the login of Pipedrive");
 	return login;
 }
 
@@ -124,16 +118,15 @@ int
 epds_inbox_pipedrive(EpdsInbox *inbox, const char *authorization, char *body,
 					 size_t len)
 {
+	WebhookVerdict verdict;
 	StringInfo	to = &inbox->notes;
 
 	if (inbox->pipedrive_login == NULL)
 		return ANSWER_NOT_READY;
-	if (authorization == NULL ||
-		strlen(authorization) != strlen(inbox->pipedrive_login) ||
-		CRYPTO_memcmp(authorization, inbox->pipedrive_login, strlen(authorization)) != 0)
+	verdict = pipedrive_webhook_read(authorization, inbox->pipedrive_login, body, len);
+	if (verdict == WEBHOOK_FORGED)
 		return ANSWER_FORGED;
-	if (body == NULL || epds_json_scan(body, len).state != EPDS_JSON_COMPLETE ||
-		!pg_verifymbstr(body, (int) len, true))
+	if (verdict == WEBHOOK_STRANGE)
 		return ANSWER_NONSENSE;
 
 	/* as text: SQL reads it, and one that jsonb refuses spoils no other */

@@ -21,6 +21,9 @@
 
 #include "lib/stringinfo.h"
 
+/* The user of HTTP Basic that subscribe_webhooks() gives to Pipedrive. */
+#define EPDS_PIPEDRIVE_HOOK_USER "exact_pd_sync"
+
 /* A batch; its memory belongs to the context that was current at its start. */
 typedef struct EpdsInbox
 {

@@ -116,6 +116,7 @@ static bool slot_may_be_free = false;
 
 /* The list as last looked at, to say the same thing once. */
 static char *complained_of = NULL;
+static int	nobody_listens = 0;
 
 extern PGDLLEXPORT void epds_launcher_main(Datum main_arg);
 
@@ -265,6 +266,28 @@ complain_once(const StringInfo complaint)
 				 errmsg("exact_pd_sync runs no workers for some databases of exact_pd_sync.databases"),
 				 errdetail_internal("%s", complaint->data),
 				 errhint("Create the database, or correct the setting and reload.")));
+}
+
+/* A name in exact_pd_sync.listen that leads to no listener would go unnoticed. */
+static void
+complain_of_listen(const ListedDatabase *listed, int n)
+{
+	int			left = listen_address_count(epds_guc_listen);
+
+	for (int i = 0; i < n; i++)
+	{
+		ListenAddress address;
+
+		(void) listen_address_find(epds_guc_listen, listed[i].name, &address);
+		left -= address.port != 0;
+	}
+	if (left > 0 && left != nobody_listens)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("exact_pd_sync.listen names a database twice, or one that no worker runs for"),
+				 errdetail("It is \"%s\".", epds_guc_listen),
+				 errhint("Correct it, or add the database to exact_pd_sync.databases, and reload.")));
+	nobody_listens = left;
 }
 
 /*
@@ -611,6 +634,7 @@ launcher_round(void)
 	n = read_list(&catalogs, listed, &complaint);
 	publish_list(&catalogs, listed, n, &complaint);
 	complain_once(&complaint);
+	complain_of_listen(listed, n);
 	sleep_ms = complaint.len > 0 ? SLEEP_SOMETHING_MISSING_MS : SLEEP_ALL_WELL_MS;
 	for (int i = 0; i < n; i++)
 	{

@@ -131,3 +131,18 @@ listen_address_find(const char *list, const char *database, ListenAddress *to)
 	}
 	return NULL;
 }
+
+/* See listen_address.h. */
+int
+listen_address_count(const char *list)
+{
+	const char *p = list ? list : "";
+	int			n;
+
+	while (*p == ' ')
+		p++;
+	n = *p == '\0' ? 0 : 1;
+	for (; *p != '\0'; p++)
+		n += *p == ',';
+	return n;
+}

@@ -32,4 +32,7 @@ typedef struct ListenAddress
 extern const char *listen_address_find(const char *list, const char *database,
 									   ListenAddress *to);
 
+/* How many entries a well-formed list has. */
+extern int	listen_address_count(const char *list);
+
 #endif							/* EPDS_LISTEN_ADDRESS_H */

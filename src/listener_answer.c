@@ -5,7 +5,9 @@
  *
  * A status is given to a request only after the commit.  Trouble of any kind
  * (a standby, a full disk, the extension being changed) is 503 for the whole
- * batch: both services try again, and the polls do without them.
+ * batch: both services try again, and the polls do without them.  Notifications
+ * are a batch of their own: trouble with what people and machines look at, such
+ * as somebody who locks a table that status reads, is none of theirs.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -23,7 +25,6 @@
 
 #include "clock.h"
 #include "compat.h"
-#include "counters.h"
 #include "credentials.h"
 #include "exact.h"
 #include "inbox.h"
@@ -55,7 +56,6 @@ typedef struct Batch
 	char	   *health;
 	bool		healthy;
 	char	   *metrics;
-	int			forged;
 } Batch;
 
 static void
@@ -126,7 +126,7 @@ answer_consent(Draft *draft, const ListenerRequest *request)
 					   "This address does not belong to the last consent that was asked for. Open the one that SELECT exact_pd_sync.exact_authorize_url() gives.");
 			return;
 		}
-		epds_oauth_hand_in(request->code, request->state);
+		epds_oauth_hand_in(request->code);
 		return;
 	}
 	if (!request->handed_in)
@@ -177,14 +177,6 @@ answer_one(Draft *draft, Batch *batch)
 	}
 }
 
-static void
-count_answer(const ListenerRequest *request, int status)
-{
-	epds_count_answer(request->route == ROUTE_EXACT_WEBHOOK ? EPDS_SOURCE_EXACT :
-					  request->route == ROUTE_PIPEDRIVE_WEBHOOK ? EPDS_SOURCE_PIPEDRIVE :
-					  EPDS_SOURCE_OTHER, status);
-}
-
 /* The drafts count: malloc'd copies go to the requests. */
 static void
 adopt_drafts(Draft *drafts, int n)
@@ -194,7 +186,7 @@ adopt_drafts(Draft *drafts, int n)
 		ListenerRequest *request = drafts[i].request;
 
 		if (drafts[i].status != 0)
-			count_answer(request, drafts[i].status);
+			listener_count(request->route, drafts[i].status);
 		request->status = drafts[i].status;
 		request->content_type = drafts[i].content_type;
 		if (drafts[i].text != NULL)
@@ -204,8 +196,15 @@ adopt_drafts(Draft *drafts, int n)
 	}
 }
 
-static void
-answer_batch(slist_head *requests)
+static bool
+is_notification(const ListenerRequest *request)
+{
+	return request->route == ROUTE_EXACT_WEBHOOK || request->route == ROUTE_PIPEDRIVE_WEBHOOK;
+}
+
+/* Notifications, or all the others; false when there are none. */
+static bool
+answer_batch(slist_head *requests, bool notifications)
 {
 	Batch		batch = {0};
 	Draft	   *drafts;
@@ -214,41 +213,69 @@ answer_batch(slist_head *requests)
 	int			i = 0;
 
 	slist_foreach(iter, requests)
-		n++;
+	{
+		if (is_notification(slist_container(ListenerRequest, node, iter.cur)) == notifications)
+			n++;
+	}
+	if (n == 0)
+		return false;
 	drafts = palloc0(n * sizeof(Draft));
 
 	epds_tx_begin();
-	epds_inbox_begin(&batch.inbox);
+	if (notifications)
+		epds_inbox_begin(&batch.inbox);
 	slist_foreach(iter, requests)
 	{
-		drafts[i].request = slist_container(ListenerRequest, node, iter.cur);
+		ListenerRequest *request = slist_container(ListenerRequest, node, iter.cur);
+
+		if (is_notification(request) != notifications)
+			continue;
+		drafts[i].request = request;
 		answer_one(&drafts[i++], &batch);
 	}
 	(void) epds_inbox_store(&batch.inbox);
-	/* what is answered 200 must survive a power cut: nobody sends it again */
-	if (batch.inbox.count > 0)
-		epds_tx_commit_durable();
-	else
-		epds_tx_commit();
+	/*
+	 * What is answered 200 must survive a power cut: nobody sends it again.
+	 * The settings of a worker see to that.  A synchronous standby is not waited
+	 * for: while it is away nobody would be answered at all, and after a
+	 * fail-over the polls find what was announced.
+	 */
+	epds_tx_commit();
 	adopt_drafts(drafts, n);
+	return true;
 }
 
-/* See listener.h. */
-void
-listener_answer(slist_head *requests)
+/* The same; trouble is logged, and 503 for all of them. */
+static void
+try_batch(slist_head *requests, bool notifications)
 {
+	static char messages[2][512];	/* what is in the log already, of either kind */
+	char	   *logged = messages[notifications];
 	MemoryContext turn = CurrentMemoryContext;
 	volatile bool failed = false;
 
-	epds_worker_report("taking notifications in");
 	PG_TRY();
 	{
-		answer_batch(requests);
+		if (answer_batch(requests, notifications) && logged[0] != '\0')
+		{
+			ereport(LOG, (errmsg("the listener can answer again")));
+			epds_worker_trouble(NULL);
+			logged[0] = '\0';
+		}
 	}
 	PG_CATCH();
 	{
+		ErrorData  *error;
+
 		MemoryContextSwitchTo(turn);
-		EmitErrorReport();
+		error = CopyErrorData();
+		/* strangers decide how often it happens; EmitErrorReport() needs the error still there */
+		if (strncmp(error->message, logged, sizeof(messages[0]) - 1) != 0)
+		{
+			EmitErrorReport();
+			epds_worker_trouble(epds_redact(error->message));
+		}
+		strlcpy(logged, error->message, sizeof(messages[0]));
 		FlushErrorState();
 		epds_tx_abort();
 		failed = true;
@@ -263,10 +290,21 @@ listener_answer(slist_head *requests)
 		{
 			ListenerRequest *request = slist_container(ListenerRequest, node, iter.cur);
 
+			if (is_notification(request) != notifications)
+				continue;
 			request->status = 503;
-			count_answer(request, 503);
+			listener_count(request->route, 503);
 		}
 	}
+}
+
+/* See listener.h. */
+void
+listener_answer(slist_head *requests)
+{
+	epds_worker_report("taking notifications in");
+	try_batch(requests, true);
+	try_batch(requests, false);
 	epds_worker_report(NULL);
 }
 

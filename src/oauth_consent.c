@@ -222,16 +222,18 @@ epds_oauth_consent(const char *code)
 	consent_and_unlock(bare, state);
 }
 
-/* Code and state between listener and intake worker: neither has a line break. */
+/* The code on its way from the listener to the intake worker. */
 #define HANDED_IN "exact_consent_code"
 
 /* See exact.h. */
 void
-epds_oauth_hand_in(const char *code, const char *state)
+epds_oauth_hand_in(const char *code)
 {
 	epds_redact_add(code);
-	epds_credential_set(HANDED_IN, psprintf("%s\n%s", code, state));
-	epds_sql("UPDATE exact_pd_sync.exact_consent SET handed_in_result = NULL", 0, NULL);
+	epds_credential_set(HANDED_IN, code);
+	/* a state is good for one code: whoever sees the address later has nothing of it */
+	epds_sql("UPDATE exact_pd_sync.exact_consent"
+			 " SET handed_in_result = NULL, oauth_state_at = '-infinity'", 0, NULL);
 	epds_worker_wake_at_commit(EPDS_WORKER_INTAKE);
 }
 
@@ -242,8 +244,10 @@ epds_oauth_handed_in(void)
 	bool		there = false;
 
 	epds_tx_begin();
+	/* not read yet: without its key that would be an ERROR, here of all places */
 	if (epds_extension_exists())
-		there = epds_credential_get(HANDED_IN) != NULL;
+		there = epds_sql("SELECT 1 FROM exact_pd_sync.credentials WHERE name = '" HANDED_IN "'",
+						 0, NULL) > 0;
 	epds_tx_commit();
 	return there ? 0 : -1;
 }
@@ -277,16 +281,15 @@ epds_oauth_finish_consent(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *code = take_code();
-	char	   *state = code ? strchr(code, '\n') : NULL;
 	ErrorData  *volatile error = NULL;
 
-	if (state == NULL)
+	if (code == NULL)
 		return;
-	*state++ = '\0';
 	epds_lock_wait(EPDS_LOCK_REFRESHER, 0, EPDS_REFRESHER_PATIENCE_MS);
 	PG_TRY();
 	{
-		consent_and_unlock(code, state);
+		/* its state was looked at when it was handed in */
+		consent_and_unlock(code, NULL);
 	}
 	PG_CATCH();
 	{

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * steps.c
- *		Procedures that talk to Pipedrive step by step: setup_pipedrive() and
- *		reconcile().
+ *		Procedures that talk to Pipedrive step by step: setup_pipedrive(),
+ *		reconcile(), and Pipedrive's part of subscribe_webhooks().
  *
  * SQL knows the steps and draws the conclusions; this makes one call after the
  * other and tells the person who waits what is going on.  Nothing is held while
@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "budget.h"
+#include "exact_internal.h"
 #include "instance.h"
 #include "json_scan.h"
 #include "pipedrive.h"
@@ -34,6 +35,9 @@
 /* Attempts of one call, and the pause between them. */
 #define CALL_ATTEMPTS 4
 #define CALL_PAUSE_MS 1500
+
+/* Writes without an answer that one run looks up; more are a service in trouble. */
+#define LOST_MOST 3
 
 /* One step, as SQL gives it. */
 typedef struct Step
@@ -54,6 +58,7 @@ typedef struct Run
 	EpdsPace	pace;
 	char	   *id;				/* run id as text; NULL = not begun */
 	char	   *gap;			/* what could not be done; NULL = nothing */
+	int			lost;			/* writes without an answer */
 } Run;
 
 /*
@@ -118,13 +123,41 @@ is_lost(const EpdsHttpAnswer *answer, const PipedriveVerdict *verdict)
 }
 
 /*
+ * look_up_lost
+ *		A write was not answered, or not so that it can be read: let SQL see to
+ *		it that its outcome is looked up.  False: that is not for this run.
+ */
+static bool
+look_up_lost(Run *run, const Step *step)
+{
+	const char *args[2];
+	int64		wait_ms;
+
+	if (run->steps->lost_sql == NULL || strcmp(step->method, "GET") == 0 ||
+		++run->lost > LOST_MOST)
+		return false;
+	args[0] = run->id;
+	args[1] = step->step;
+	epds_tx_begin();
+	epds_sql(run->steps->lost_sql, 2, args);
+	wait_ms = epds_sql_int(0, 0, 0);
+	epds_tx_commit();
+	ereport(NOTICE,
+			(errmsg("no answer to step \"%s\": its outcome is looked up",
+					step->step)));
+	epds_pause((long) wait_ms);
+	return true;
+}
+
+/*
  * call
  *		Make the call of a step, within the limits.  Outside a block.
  *
  * Repeats what is safe to repeat: anything the limits refused, and GETs.
- * Returns with an answer for SQL, or throws.
+ * Returns with an answer for SQL, or throws.  False: there was no answer, and
+ * the next step looks what became of it.
  */
-static void
+static bool
 call(Run *run, const Step *step, EpdsHttpAnswer *answer)
 {
 	PipedriveQuestion question;
@@ -163,12 +196,28 @@ call(Run *run, const Step *step, EpdsHttpAnswer *answer)
 		break;
 	}
 
-	if (is_lost(answer, &verdict) ||
-		verdict.outcome == EPDS_OUTCOME_BURST ||
-		verdict.outcome == EPDS_OUTCOME_DAILY ||
-		verdict.outcome == EPDS_OUTCOME_AUTH ||
-		verdict.outcome == EPDS_OUTCOME_BLOCKED)
+	switch (verdict.outcome)
+	{
+		case EPDS_OUTCOME_BURST:
+		case EPDS_OUTCOME_DAILY:
+		case EPDS_OUTCOME_AUTH:
+		case EPDS_OUTCOME_BLOCKED:
+			refuse(run->steps, step, &verdict);
+			break;
+		case EPDS_OUTCOME_UNKNOWN:
+			if (look_up_lost(run, step))
+				return false;
+			break;
+		default:
+			break;
+	}
+	if (is_lost(answer, &verdict))
+	{
+		if (look_up_lost(run, step))
+			return false;
 		refuse(run->steps, step, &verdict);
+	}
+	return true;
 }
 
 /*
@@ -254,7 +303,12 @@ take_answer(Run *run, const Step *step, const EpdsHttpAnswer *answer)
 	args[1] = step->step;
 	args[2] = psprintf("%d", answer->status);
 	/* words of a refusal are kept and shown: they must hold no secret */
-	args[3] = answer->status >= 300 ? epds_redact(answer->body) : answer->body;
+	if (answer->status >= 300)
+		args[3] = epds_redact(answer->body);
+	else if (run->steps->shown_answer != NULL)
+		args[3] = run->steps->shown_answer(answer->body);
+	else
+		args[3] = answer->body;
 	epds_sql(run->steps->take_sql, 4, args);
 	notice = epds_sql_value(0, 0);
 	epds_tx_commit();
@@ -331,8 +385,10 @@ run_steps(Run *run)
 			break;
 		if (step.note != NULL)
 			ereport(NOTICE, (errmsg_internal("%s", step.note)));
-		call(run, &step, &answer);
-		take_answer(run, &step, &answer);
+		if (step.body != NULL && run->steps->whole_body != NULL)
+			step.body = run->steps->whole_body(step.body);
+		if (call(run, &step, &answer))
+			take_answer(run, &step, &answer);
 	}
 	if (n == run->steps->most_steps)
 		elog(ERROR, "%s() did not come to an end after %d steps",
@@ -374,18 +430,16 @@ record_failure(Run *run, const char *error)
 }
 
 /*
- * epds_steps_run
- *		Be the procedure that these steps make.
+ * epds_steps_do
+ *		All steps, within a procedure that was entered.
  */
 void
-epds_steps_run(FunctionCallInfo fcinfo, const EpdsSteps *steps)
+epds_steps_do(const EpdsSteps *steps)
 {
-	MemoryContext cxt;
+	MemoryContext cxt = CurrentMemoryContext;
 	Run			run;
 	ErrorData  *volatile error = NULL;
 
-	epds_procedure_enter(fcinfo, steps->procedure);
-	cxt = CurrentMemoryContext;
 	memset(&run, 0, sizeof(run));
 	run.steps = steps;
 	epds_pace_init(&run.pace);
@@ -417,6 +471,16 @@ epds_steps_run(FunctionCallInfo fcinfo, const EpdsSteps *steps)
 	epds_lock_release(EPDS_LOCK_STEPS, (uint32) steps->lock_key);
 	if (error != NULL)
 		ReThrowError(error);
+}
 
+/*
+ * epds_steps_run
+ *		Be the procedure that these steps make.
+ */
+void
+epds_steps_run(FunctionCallInfo fcinfo, const EpdsSteps *steps)
+{
+	epds_procedure_enter(fcinfo, steps->procedure);
+	epds_steps_do(steps);
 	epds_procedure_leave();
 }

@@ -31,6 +31,14 @@ typedef struct EpdsSteps
 	char	   *(*before) (int64 run_id);	/* before the first step; what could not
 										 * be done makes the run a failure at
 										 * its end; may be NULL */
+	char	   *(*whole_body) (const char *body);	/* the body with what SQL does
+												 * not see; NULL = as it is */
+	char	   *(*shown_answer) (const char *answer);	/* of a good answer, what
+														 * SQL may see; NULL = all */
+	const char *lost_sql;		/* run, step → milliseconds of silence: what to
+								 * do about a write without an answer, after
+								 * which the next step is asked for; NULL = an
+								 * ERROR */
 	int			lane;			/* whose tokens it may use */
 	int			lock_key;
 	int			most_steps;		/* ends a circle that should not be */
@@ -40,5 +48,8 @@ typedef struct EpdsSteps
 
 /* Be that procedure. */
 extern void epds_steps_run(FunctionCallInfo fcinfo, const EpdsSteps *steps);
+
+/* The same within a procedure that was entered already. */
+extern void epds_steps_do(const EpdsSteps *steps);
 
 #endif							/* EPDS_STEPS_H */

@@ -1,13 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * subscribe.c
- *		CALL subscribe_webhooks() and unsubscribe_webhooks().
+ *		CALL subscribe_webhooks() and unsubscribe_webhooks(): which sides are
+ *		asked, and Exact's part.
  *
  *		list ─▶ what is missing or too much ─▶ calls ─▶ list again
  *
  * SQL decides from the lists (sql/66_subscribe.sql).  A call that fails, is
  * lost or says in Dutch that there is one already does not matter by itself:
- * the second list tells.
+ * the second list tells.  Pipedrive's part is subscribe_pipedrive.c.  Trouble
+ * with one division or side does not keep the others from being seen to.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -26,6 +28,8 @@
 
 #include "compat.h"
 #include "exact_internal.h"
+#include "instance.h"
+#include "subscribe.h"
 #include "tx.h"
 
 PG_FUNCTION_INFO_V1(epds_subscribe_webhooks);
@@ -48,13 +52,16 @@ read_list(int division)
 {
 	EpdsHttpAnswer answer;
 	size_t		replaced;
+	EpdsExactVerdict verdict;
 	char	   *path = psprintf("/api/v1/%d/webhooks/WebhookSubscriptions", division);
 
-	if (epds_exact_read(division, FEED, path, false, &answer, &replaced) != EPDS_EXACT_PAGE)
+	verdict = epds_exact_read(division, FEED, path, false, &answer, &replaced);
+	if (verdict != EPDS_EXACT_PAGE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("could not list the webhook subscriptions of division %d: %s",
 						division, answer.error),
+				 verdict != EPDS_EXACT_REFUSED ? 0 :
 				 errhint("The app needs the right to manage webhooks; the user who consented must have it in this division.")));
 	epds_tx_begin();
 	epds_exact_settle(division, FEED, path, &answer, NULL);
@@ -153,54 +160,142 @@ all_divisions(void)
 	return divisions;
 }
 
-static void
-subscribe_all(bool wanted)
+/* What is to be done; the same for every part. */
+typedef struct Task
 {
-	List	   *divisions = all_divisions();
-	ListCell   *cell;
+	bool		exact;			/* which sides */
+	bool		pipedrive;
+	bool		wanted;			/* at Exact: one per topic, or none */
+	int			division;		/* the one whose turn it is */
+	ErrorData  *error;			/* of the part before; NULL = none */
+} Task;
 
-	if (divisions == NIL)
+/* One division of Exact. */
+static void
+do_division(Task *task)
+{
+	char	   *trouble = subscribe_division(task->division, task->wanted);
+
+	if (trouble != NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("no division is configured"),
-				 errhint("SELECT exact_pd_sync.add_division(123456);")));
-	foreach(cell, divisions)
-	{
-		int			division = lfirst_int(cell);
-		char	   *trouble = subscribe_division(division, wanted);
-
-		if (trouble != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FDW_ERROR),
-					 errmsg("not all webhook subscriptions of division %d are as they should be", division),
-					 errdetail_internal("%s", trouble),
-					 errhint("The address must be reachable by Exact over https and answer an empty POST with 200. The polls do without notifications.")));
-		ereport(NOTICE,
-				(errmsg(wanted ? "Exact notifies of changes in division %d" :
-						"Exact no longer notifies of changes in division %d", division)));
-	}
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("not all webhook subscriptions of division %d are as they should be", task->division),
+				 errdetail_internal("%s", trouble),
+				 errhint("The address must be reachable by Exact over https and answer an empty POST with 200. The polls do without notifications.")));
+	ereport(NOTICE,
+			(errmsg(task->wanted ? "Exact notifies of changes in division %d" :
+					"Exact no longer notifies of changes in division %d", task->division)));
 }
 
-/* CALL subscribe_webhooks(callback_url) */
+static void
+do_no_division(Task *task)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("no division is configured"),
+			 errhint("SELECT exact_pd_sync.add_division(123456);")));
+}
+
+static void
+do_pipedrive(Task *task)
+{
+	epds_subscribe_pipedrive();
+}
+
+/*
+ * attempt
+ *		Do one part.  Its error is kept while others are left to be done; the
+ *		one that was kept becomes a warning when there is another.
+ */
+static void
+attempt(Task *task, void (*part) (Task *task))
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		part(task);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		/* a person, or a shutdown, said stop */
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		epds_tx_abort();
+		MemoryContextSwitchTo(cxt);
+	}
+	PG_END_TRY();
+
+	if (error == NULL)
+		return;
+	if (task->error != NULL)
+	{
+		task->error->elevel = WARNING;
+		ThrowErrorData(task->error);
+	}
+	task->error = error;
+}
+
+static void
+do_all(Task *task)
+{
+	List	   *divisions = task->exact ? all_divisions() : NIL;
+	ListCell   *cell;
+
+	if (task->exact && divisions == NIL)
+		attempt(task, do_no_division);
+	foreach(cell, divisions)
+	{
+		task->division = lfirst_int(cell);
+		attempt(task, do_division);
+	}
+	if (task->pipedrive)
+		attempt(task, do_pipedrive);
+	if (task->error != NULL)
+		ReThrowError(task->error);
+}
+
+/* Nothing is noted and nobody is asked in a copy (law 10). */
+static void
+check_instance(void)
+{
+	epds_sql("SELECT exact_pd_sync._instance_ok()", 0, NULL);
+	if (!epds_sql_bool(0, 0, false))
+		epds_throw_not_this_instance();
+}
+
+static const char *
+text_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/* CALL subscribe_webhooks(callback_url, pipedrive_callback_url) */
 Datum
 epds_subscribe_webhooks(PG_FUNCTION_ARGS)
 {
-	const char *args[1] = {NULL};
-	char	   *url;
+	Task		task = {.wanted = true};
+	const char *args[2];
 
 	epds_procedure_enter(fcinfo, "subscribe_webhooks");
-	if (!PG_ARGISNULL(0))
-		args[0] = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	args[0] = text_argument(fcinfo, 0);
+	args[1] = text_argument(fcinfo, 1);
 	epds_tx_begin();
-	epds_sql("SELECT exact_pd_sync._subscribe_begin($1)", 1, args);
-	url = epds_sql_value(0, 0);
+	check_instance();
+	epds_sql("SELECT b.exact, b.pipedrive FROM exact_pd_sync._subscribe_begin($1, $2) AS b",
+			 2, args);
+	task.exact = epds_sql_bool(0, 0, false);
+	task.pipedrive = epds_sql_bool(0, 1, false);
 	epds_tx_commit();
-	if (url != NULL)
-		subscribe_all(true);
-	else
+	if (!task.exact && !task.pipedrive)
 		ereport(NOTICE,
 				(errmsg("no notifications are asked for"),
-				 errhint("CALL exact_pd_sync.subscribe_webhooks('https://HOST/exact/webhook'), where HOST leads to the listener or to what calls receive_exact_webhook().")));
+				 errhint("CALL exact_pd_sync.subscribe_webhooks('https://HOST/exact/webhook', 'https://HOST/pipedrive/webhook'), where HOST leads to the listener; one of the two is enough.")));
+	do_all(&task);
 	epds_procedure_leave();
 	PG_RETURN_VOID();
 }
@@ -209,8 +304,17 @@ epds_subscribe_webhooks(PG_FUNCTION_ARGS)
 Datum
 epds_unsubscribe_webhooks(PG_FUNCTION_ARGS)
 {
+	Task		task = {.wanted = false};
+
 	epds_procedure_enter(fcinfo, "unsubscribe_webhooks");
-	subscribe_all(false);
+	epds_tx_begin();
+	check_instance();
+	epds_sql("SELECT b.exact, b.pipedrive FROM exact_pd_sync._unsubscribe_begin() AS b",
+			 0, NULL);
+	task.exact = epds_sql_bool(0, 0, false);
+	task.pipedrive = epds_sql_bool(0, 1, false);
+	epds_tx_commit();
+	do_all(&task);
 	epds_procedure_leave();
 	PG_RETURN_VOID();
 }

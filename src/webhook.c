@@ -1,13 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * webhook.c
- *		Is a notification of Exact genuine, and what does it say
- *		(exact-online 6.3, 6.4)?
+ *		Is a notification genuine, and what does it say (exact-online 6.3, 6.4;
+ *		pipedrive 14)?
  *
- * The body is {"Content":CONTENT,"HashCode":"HEX"}.  HEX is the upper-case
+ * The body that Exact sends is {"Content":CONTENT,"HashCode":"HEX"}.  HEX is the upper-case
  * HMAC-SHA256 of CONTENT, byte for byte as received: written again by a JSON
  * library it would be another text.  So the two are cut out by position, and
  * the content is parsed only after the signature was found good.
+ *
+ * Pipedrive signs nothing: a user and a password are all there is.
  *
  * Copyright (c) 2026, the exact_pd_sync authors
  *
@@ -26,6 +28,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "mb/pg_wchar.h"
+
+#include "json_scan.h"
 #include "webhook.h"
 
 static const char opening[] = "{\"Content\":";
@@ -225,4 +230,19 @@ exact_webhook_read(const char *body, size_t len, const char *secret,
 	good = cJSON_IsObject(tree) && read_content(tree, note);
 	cJSON_Delete(tree);
 	return good ? WEBHOOK_GENUINE : WEBHOOK_STRANGE;
+}
+
+/* See webhook.h. */
+WebhookVerdict
+pipedrive_webhook_read(const char *login, const char *expected, char *body,
+					   size_t len)
+{
+	if (login == NULL || strlen(login) != strlen(expected) ||
+		CRYPTO_memcmp(login, expected, strlen(expected)) != 0)
+		return WEBHOOK_FORGED;
+	if (body == NULL || len > WEBHOOK_MAX_PIPEDRIVE ||
+		epds_json_scan(body, len).state != EPDS_JSON_COMPLETE ||
+		!pg_verifymbstr(body, (int) len, true))
+		return WEBHOOK_STRANGE;
+	return WEBHOOK_GENUINE;
 }

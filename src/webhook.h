@@ -27,7 +27,7 @@
 
 typedef enum WebhookVerdict
 {
-	WEBHOOK_GENUINE,			/* signed by Exact and understood */
+	WEBHOOK_GENUINE,			/* signed by the service and understood */
 	WEBHOOK_STRANGE,			/* signed, but it says nothing we can use */
 	WEBHOOK_FORGED				/* not signed, or not with our secret */
 } WebhookVerdict;
@@ -51,5 +51,15 @@ typedef struct ExactNotification
 extern WebhookVerdict exact_webhook_read(const char *body, size_t len,
 										 const char *secret, size_t secret_len,
 										 ExactNotification *note);
+
+/*
+ * The same for Pipedrive: the header that came (NULL = none) must be the one
+ * that is expected, in constant time, before the body is looked at.  GENUINE:
+ * the body is text of our encoding, and JSON as far as brackets go; what jsonb
+ * would refuse in it was replaced in place (json_scan.h).  STRANGE: it is not.
+ */
+extern WebhookVerdict pipedrive_webhook_read(const char *login,
+											 const char *expected,
+											 char *body, size_t len);
 
 #endif							/* EPDS_WEBHOOK_H */

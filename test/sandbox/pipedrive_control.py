@@ -22,6 +22,8 @@ def routes(world):
     return {
         ("GET", r"/pipedrive/state"): control.state,
         ("GET", r"/pipedrive/webhooks/sent"): control.sent,
+        ("POST", r"/pipedrive/webhooks"): control.add_webhook,
+        ("DELETE", r"/pipedrive/webhooks/(\d+)"): control.remove_webhook,
         ("GET", r"/pipedrive/budget"): control.get_budget,
         ("POST", r"/pipedrive/seed"): control.seed,
         ("POST", r"/pipedrive/reset"): control.reset,
@@ -115,6 +117,16 @@ class PipedriveControl:
 
     def sent(self, request, found):
         return self.service.hooks.sent
+
+    def add_webhook(self, request, found):
+        """Somebody else's, and without tokens; the body as at /v1/webhooks."""
+        answer = self.service.hooks.create(request)
+        return answer if answer.status != 201 else {"webhooks": len(self.store.webhooks)}
+
+    def remove_webhook(self, request, found):
+        """As after three days without success, or by a person."""
+        del self.store.webhooks[int(found.group(1))]
+        return {"removed": int(found.group(1))}
 
     def get_budget(self, request, found):
         return self.service.budget.describe()
@@ -253,16 +265,17 @@ class PipedriveControl:
 
     # --- edits by a person --------------------------------------------------------------------------
 
-    def as_person(self, work):
-        """Runs a change so that webhooks say "app" and duplicates are not blamed on the client."""
+    def as_person(self, work, tool=None):
+        """Runs a change so that webhooks say "app" and duplicates are not blamed on the client; with the id of a user, as a
+        tool that has that user's token."""
         service = self.service
-        service.hooks.source, service.blame = "app", False
+        service.hooks.source, service.hooks.user, service.blame = "api" if tool else "app", tool, False
         try:
             return work()
         except Invalid as invalid:
             return invalid.response
         finally:
-            service.hooks.source, service.blame = "api", True
+            service.hooks.source, service.hooks.user, service.blame = "api", None, True
 
     def edit(self, request, found):
         kind, number = found.group(1), int(found.group(2))
@@ -272,7 +285,8 @@ class PipedriveControl:
         custom = self.custom_of(kind, body)
         raw = {name: body.pop(name) for name in ("is_deleted", "is_archived", "archive_time", "add_time", "update_time",
                                                  "origin", "creator_user_id") if name in body}
-        return self.as_person(lambda: self.edit_record(kind, record, body, custom, raw, before, before_custom))
+        return self.as_person(lambda: self.edit_record(kind, record, body, custom, raw, before, before_custom),
+                              request.query.get("tool"))
 
     def edit_record(self, kind, record, body, custom, raw, before, before_custom):
         service = self.service

@@ -36,6 +36,7 @@ class Hooks:
         self.next_id = 1
         self.sent = []              # what was sent, for the control interface
         self.source = "api"         # "app" while the control interface edits as a person
+        self.user = None            # whose token it is, while the control interface edits as another tool
 
     # --- events -----------------------------------------------------------------------
 
@@ -67,7 +68,8 @@ class Hooks:
         elif action == "delete":
             previous = dict(before, custom_fields=self.typed(kind, before_custom))
         event = {"id": str(uuid.UUID(int=self.world.noise.getrandbits(128), version=4)), "entity": name, "action": action,
-                 "entity_id": str(record.id), "data": data, "previous": previous, "meta": meta, "source": self.source}
+                 "entity_id": str(record.id), "data": data, "previous": previous, "meta": meta, "source": self.source,
+                 "user_id": str(self.user or self.store.me)}
         for hook in list(self.store.webhooks.values()):
             if hook["event_object"] in ("*", name) and hook["event_action"] in ("*", action):
                 self.world.spawn(self.deliver(hook, event))
@@ -94,7 +96,7 @@ class Hooks:
     def body(self, hook, event, attempt):
         now = self.world.stamp(self.world.clock.time())
         meta = {"action": event["action"], "entity": event["entity"], "entity_id": event["entity_id"], "company_id": "7654321",
-                "user_id": str(self.store.me), "change_source": event["source"], "timestamp": now, "id": event["id"],
+                "user_id": event["user_id"], "change_source": event["source"], "timestamp": now, "id": event["id"],
                 "correlation_id": event["id"][::-1], "version": "2.0", "type": "general", "attempt": attempt,
                 "is_bulk_edit": False, "host": "vanderlinden-wonen.pipedrive.com", "webhook_id": str(hook["id"]),
                 "webhook_owner_id": str(hook["owner_id"]), "permitted_user_ids": [str(user) for user in self.store.users],

@@ -532,6 +532,23 @@ class TestControl(Case):
         self.box.ready["api_token"] = token
         self.ok("GET", "/api/v1/users/me")
 
+    def test_webhook_subscriptions(self):
+        body = {"subscription_url": "https://erp.example/pd", "event_action": "*", "event_object": "deal", "name": "x"}
+        hook = self.ok("POST", "/api/v1/webhooks", body, 201)
+        self.assertEqual(("2.0", 1, None), (hook["version"], hook["is_active"], hook["http_auth_password"]))
+        for name in body:
+            self.assertEqual(400, self.box.pipedrive("POST", "/api/v1/webhooks", {k: v for k, v in body.items() if k != name})[0])
+        self.assertEqual(400, self.box.pipedrive("POST", "/api/v1/webhooks", dict(body, subscription_url="erp.example"))[0])
+        self.assertEqual(400, self.box.pipedrive("POST", "/api/v1/webhooks", dict(body, event_action="updated"))[0])
+        self.assertEqual({"webhooks": 2}, self.box.control("POST", "/pipedrive/webhooks", dict(body, http_auth_password="w")))
+        self.assertEqual([None, "w"], [item["http_auth_password"] for item in self.ok("GET", "/api/v1/webhooks")])
+        for _ in range(38):
+            self.box.control("POST", "/pipedrive/webhooks", body)
+        status, answer = self.box.pipedrive("POST", "/api/v1/webhooks", body)[:2]
+        self.assertEqual((422, False), (status, answer["success"]))
+        self.box.control("DELETE", "/pipedrive/webhooks/%d" % hook["id"])
+        self.assertEqual(404, self.box.pipedrive("DELETE", "/api/v1/webhooks/%d" % hook["id"])[0])
+
     def test_webhooks(self):
         got = []
 
@@ -565,6 +582,12 @@ class TestControl(Case):
             event = got[2][1]
             self.assertEqual(("change", "app", "Eerste"), (event["meta"]["action"], event["meta"]["change_source"],
                                                            event["previous"]["title"]))
+            me = self.box.control("GET", "/pipedrive/state?only=me")["me"]
+            self.assertEqual(str(me), meta["user_id"])
+            self.box.control("PATCH", "/pipedrive/deals/%d?tool=%d" % (deal, me + 1), {"title": "Derde"})
+            self.wait(lambda: len(got) == 4)
+            meta = got[3][1]["meta"]
+            self.assertEqual(("api", str(me + 1)), (meta["change_source"], meta["user_id"]))
             self.assertEqual(200, self.box.pipedrive("DELETE", "/api/v1/webhooks/%d" % hook["id"])[0])
         finally:
             server.shutdown()

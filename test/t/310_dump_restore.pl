@@ -16,6 +16,13 @@ $t->sql(q{ALTER SYSTEM SET exact_pd_sync.role = 'sync_worker'});
 $t->node->reload;
 before($t);
 
+# Nobody listens there, and nobody needs to.
+my $hook = 'http://127.0.0.1:1/pipedrive/webhook';
+sub passwords { return map { $_->{http_auth_password} } grep { $_->{subscription_url} eq $hook } @{ $t->get('/pipedrive/state?only=webhooks')->{webhooks} }; }
+$t->sql("CALL exact_pd_sync.subscribe_webhooks(pipedrive_callback_url => '$hook')");
+my @passwords = passwords();
+is(scalar @passwords, 4, 'Pipedrive notifies it');
+
 my $file = $t->node->data_dir . '/../sync.dump';
 $t->node->command_ok([ 'pg_dump', '-Fc', '-f', $file, 'sync' ], 'pg_dump');
 $t->sql(q{SELECT exact_pd_sync.configure('retention_days', '91')});    # not in the dump
@@ -62,5 +69,9 @@ only_reads($copy, 'restored', $since);
 $copy->poll;
 ok($copy->settle, '... and goes on');
 verified($copy, 'restored', from => $since);
+like($copy->sql(q{SELECT state || ' ' || detail FROM exact_pd_sync.status WHERE part = 'notifications'}), qr/^yellow asked for, and none is there/, 'which webhooks there are is not known');
+$copy->sql('CALL exact_pd_sync.subscribe_webhooks()');
+is(scalar(passwords()), 4, '... the daily check leaves one of each');
+is(scalar(grep { $_ eq $passwords[0] } passwords()), 0, '... with a password that this database knows');
 $copy->no_violations('nothing forbidden');
 $copy->done;

@@ -100,6 +100,29 @@ is($t->sql(q{SELECT (SELECT count(*) FROM exact_pd_sync.exact_items WHERE descri
 	|| (SELECT count(*) FROM exact_pd_sync.exact_accounts WHERE phone = '+31 20 1234567')}), '1 1', '... and read');
 agrees($t, '... and followed');
 
+# ----------------------
+note 'one feed cannot be read';
+# ----------------------
+
+mark();
+my $position = $t->log_position;
+$new = $t->post('/exact/orders', {});
+$t->patch("/exact/entities/Accounts/$first->{OrderedBy}", { Phone => '+31 20 7654321' });
+$t->fault(side => 'exact', path => 'sync/CRM/Accounts', times => 0, action => { status => 500, body => '{"error":{"code":"","message":{"lang":"","value":"Bezig."}}}' });
+my $waiting = q{SELECT state = 'new' AND looks = 0 AND next_look_at IS NOT NULL AND result LIKE 'not read yet: %' FROM exact_pd_sync.webhook_deliveries WHERE topic = 'Accounts' ORDER BY id DESC LIMIT 1};
+receive(body($first->{OrderedBy}, topic => 'Accounts'));
+ok($t->wait_for($waiting, 't'), 'a customer is announced, and their feed fails: the hint waits, and says so');
+like($t->log_since($position), qr/LOG: .*could not read all that notifications announced\n.*DETAIL: .*customers of division/, '... the log, too');
+is(receive(body($new->{OrderID})), '200', 'an order is announced meanwhile');
+ok($t->wait_for("SELECT state FROM exact_pd_sync.webhook_deliveries WHERE id > $last AND topic = 'SalesOrders'", 'done'), '... and read');
+receive(body($first->{OrderedBy}, topic => 'Accounts', action => 'Create'));
+ok($t->wait_for($waiting, 't'), 'another hint of the feed that fails waits with the first');
+is($t->sql(q{SELECT count(DISTINCT next_look_at) FROM exact_pd_sync.webhook_deliveries WHERE topic = 'Accounts' AND state = 'new'}), '1', '... for as long');
+$t->clear_faults;
+$t->sql(q{UPDATE exact_pd_sync.webhook_deliveries SET next_look_at = clock_timestamp() WHERE state = 'new'; SELECT exact_pd_sync.wake_worker('intake')});
+ok(followed(), 'when it answers again all is followed');
+is($t->sql(q{SELECT count(*) FROM exact_pd_sync.exact_accounts WHERE phone = '+31 20 7654321'}), '1', '... and read');
+
 # ----------------------------
 note 'the feed does not show it';
 # ----------------------------
@@ -116,6 +139,14 @@ mark();
 is(receive(body('aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee')), '200', 'an order that does not exist is announced');
 ok(followed(), '... looked for');
 is(results($last), 'looked up by key', '... by key');
+mark();
+my $products = $t->sql('SELECT count(*) FROM exact_pd_sync.exact_items');
+is(receive(body('aaaaaaaa-bbbb-cccc-dddd-ffffffffffff', topic => $_, action => 'Create')), '200', "$_: one that does not exist is announced") foreach qw(Items Accounts);
+ok(followed(), '... looked for');
+is(results($last), 'looked up by key', '... by key');
+is($t->sql('SELECT count(*) FROM exact_pd_sync.exact_items'), $products, '... an article is not made of a hint');
+is($t->sql('SELECT count(*) FROM exact_pd_sync.exact_accounts WHERE ghost'), '0', '... nor a customer');
+is($t->sql('SELECT (SELECT count(*) FROM exact_pd_sync.unresolved_items) + (SELECT count(*) FROM exact_pd_sync.unresolved_accounts)'), '0', '... and nobody asks again');
 
 mark();
 my ($gone) = grep { $_->{OrderNumber} ne $new->{OrderNumber} } reverse $t->orders;
@@ -132,6 +163,33 @@ $t->poll;
 ok($t->settle, 'a poll comes by');
 agrees($t, '... every order is a deal');
 
+# ---------------------------------
+note 'hints and others at one time';
+# ---------------------------------
+
+# A hint is taken in while another is followed, and committed only then.
+mark();
+my $session = $t->session;
+$t->patch("/exact/entities/Items/$item->{ID}", { Description => 'Nog een ander artikel' });
+$session->query('BEGIN;');
+$session->query("SELECT exact_pd_sync.receive_exact_webhook('\\x" . unpack('H*', body($item->{ID}, topic => 'Items')) . "');");
+$t->fault(side => 'exact', path => 'sync/SalesOrder/SalesOrderHeaders', times => 1, action => { hang => 'headers', seconds => 3 });
+$t->patch("/exact/orders/$new->{OrderNumber}", { status => 21 });
+is(receive(body($new->{OrderID})), '200', 'one hint is followed');
+ok($t->wait_for(q{SELECT count(*) > 0 FROM exact_pd_sync.sync_runs WHERE what = 'hints' AND state = 'running'}, 't', 30), '... its feeds are being read');
+$session->query('COMMIT;');
+ok(followed(), '... meanwhile another one is there');
+is($t->sql(q{SELECT count(*) FROM exact_pd_sync.exact_items WHERE description = 'Nog een ander artikel'}), '1', '... and is followed, too');
+
+# What comes again does not wait for whoever has the row.
+$body = body($new->{OrderID}, at => '2026-01-02T00:00:00');
+is(receive($body), '200', 'a notification');
+ok(followed(), '... is followed');
+$session->query('BEGIN; SELECT FROM exact_pd_sync.webhook_deliveries FOR UPDATE;');
+is($t->sql("SET lock_timeout = '2s'; SELECT exact_pd_sync.receive_exact_webhook('\\x" . unpack('H*', $body) . "')"), '200', '... comes again while somebody has it');
+$session->query('ROLLBACK;');
+$session->quit;
+
 # -----------
 note 'a burst';
 # -----------
@@ -145,6 +203,13 @@ my @orders = map { $t->post('/exact/orders', {}) } 1 .. 20;
 		ok(followed(), 'a hundred notifications are followed');
 	});
 cmp_ok(scalar(@calls), '<=', 20, '... for a handful of calls') or diag(join "\n", map { $_->{path} } @calls);
+@calls = $t->exact_calls(
+	sub {
+		my @bodies = map { my $topic = $_; map { body(sprintf('aaaaaaaa-aaaa-aaaa-aaaa-%012d', $_), topic => $topic) } 1 .. 90 } qw(SalesOrders Accounts Items);
+		$t->sql(join ' ', 'BEGIN;', (map { "SELECT exact_pd_sync.receive_exact_webhook('\\x" . unpack('H*', $_) . "');" } @bodies), 'COMMIT;');
+		ok(followed(), 'ninety orders, customers and articles that nobody has');
+	});
+is(join(' ', map { my $path = $_; scalar grep { $_->{path} =~ $path } @calls } qw(bulk/SalesOrder/SalesOrders crm/Accounts logistics/Items)), '3 3 3', '... are asked for by forty');
 agrees($t, '... every order is a deal');
 is(receive(body($first->{OrderID})), '200', 'orders are paused') if $t->pause('orders') || 1;
 ok(followed(), '... a hint does not wait for ever');

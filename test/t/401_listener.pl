@@ -76,6 +76,8 @@ is($page->{status}, '200', 'a person says yes, and comes back');
 like($page->{content}, qr/Exact Online is connected/, '... and is told so');
 is($t->sql('SELECT state FROM exact_pd_sync.exact_consent'), 'ok', '... and it is so');
 is($t->sql(q{SELECT count(*) FROM exact_pd_sync.credentials WHERE name = 'exact_consent_code'}), '0', '... the code is gone');
+is($http->get($back)->{status}, '400', '... and whoever has the address has nothing');
+is($page->{headers}{'referrer-policy'}, 'no-referrer', '... nor does the page give it away');
 unlike($t->log_since(0), qr/\Q@{[ $back =~ m,code=([^&]+), ]}\E/, '... and in no log');
 
 $t->add_division;
@@ -118,6 +120,15 @@ is($http->post("$with/pipedrive/webhook", { content => '{"meta":{"id":"e-2"},"da
 is($http->post("$with/pipedrive/webhook", { content => '{"meta":' })->{status}, '400', 'what is no JSON');
 is($t->sql(q{SELECT string_agg(concat_ws(' ', digest, topic, key, caused_by, repeats, body->'current'), '; ' ORDER BY id) FROM exact_pd_sync.webhook_deliveries WHERE side = 'pipedrive' AND digest LIKE 'e-%'}),
 	'e-1 deal 7 person 1 {"title": "new"}', '... what is known of it is kept');
+my $me = $t->sql('SELECT user_id FROM exact_pd_sync.pipedrive_users WHERE is_me');
+foreach (['api', $me, 'us'], ['api', 999, 'tool'], ['automation', $me, 'tool'], ['app', $me, 'person'])
+{
+	my ($source, $user, $who) = @$_;
+	$http->post("$with/pipedrive/webhook", { content => qq({"meta":{"id":"c-$source-$user","entity":"deal","action":"change","change_source":"$source","user_id":"$user"}}) });
+	is($t->sql("SELECT caused_by FROM exact_pd_sync.webhook_deliveries WHERE digest = 'c-$source-$user'"), $who, "$source by user $user: $who");
+}
+my $long = join '', map { chr(97 + ($_ * $_ * 7919 + $_ * 31) % 26) . $_ } 1 .. 5000;
+is($http->post("$with/pipedrive/webhook", { content => qq({"meta":{"id":"$long","entity":"deal"}}) })->{status}, '200', 'an id that no index takes');
 
 # ---------------------
 note 'what is refused';
@@ -126,6 +137,7 @@ note 'what is refused';
 is($http->get("$url/exact/webhook")->{status}, '405', 'wrong method');
 is($http->get("$url/exact/webhook")->{headers}{allow}, 'POST', '... the right one is named');
 is($http->get("$url/")->{status}, '404', 'wrong path');
+is($t->sql(q{SELECT string_agg(label || ' ' || value, ', ' ORDER BY label) FROM exact_pd_sync.counters() WHERE name = 'answers' AND label ~ ' 40[45]$'}), 'exact 405 2, other 404 1', '... all counted');
 is(raw("GET /healthz HTTP/1.1\r\n\r\n"), '400', 'no host');
 is(raw("GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n"), '400', 'a host that is none');
 is(raw("POST /exact/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n"), '413', 'too large by its own word');
@@ -195,16 +207,25 @@ $t->node->reload;
 my $seen;
 for (1 .. 300) { $seen = $t->log_since($log) =~ /could not listen on 127\.0\.0\.1 port $port: Address already in use/ and last; select undef, undef, undef, 0.1; }
 ok($seen, 'the port is taken: the log says so');
-ok($t->wait_for(q{SELECT state = 'yellow' AND detail LIKE 'the listener does not run: could not listen on 127.%' FROM exact_pd_sync.status WHERE part = 'notifications'}, 't', 30), '... and so does status');
+ok($t->wait_for(q{SELECT state = 'yellow' AND detail LIKE 'the listener takes nothing in: could not listen on 127.%' FROM exact_pd_sync.status WHERE part = 'notifications'}, 't', 30), '... and so does status');
+my $listener = $t->sql(q{SELECT exact_pd_sync.worker_pid('listener')});
 close $taken;
-$t->sql('SELECT exact_pd_sync.start_worker()');
-ok($t->wait_for(q{SELECT exact_pd_sync.worker_pid('listener') <> 0}, 't', 60), '... and when it is free, all is well');
+ok($t->wait_for(q{SELECT exact_pd_sync.worker_trouble('listener') IS NULL}, 't', 60), '... and when it is free, all is well');
+is(post(''), '200', '... by itself');
+is($t->sql(q{SELECT exact_pd_sync.worker_pid('listener')}), $listener, '... without a new worker');
+is(scalar(() = $t->log_since($log) =~ /could not listen/g), 1, '... and it was said once');
 my $other = PostgreSQL::Test::Cluster::get_free_port();
 $t->node->append_conf('postgresql.conf', "exact_pd_sync.listen = 'sync=127.0.0.1:$other'");
 $t->node->reload;
 my $moved;
 for (1 .. 300) { $moved = $http->get("http://127.0.0.1:$other/nowhere")->{status} eq '404' and last; select undef, undef, undef, 0.1; }
 ok($moved, 'another port: it moves there');
+$log = $t->log_position;
+$t->node->append_conf('postgresql.conf', "exact_pd_sync.listen = 'sync=127.0.0.1:$other, another=127.0.0.1:$port'");
+$t->node->reload;
+$seen = 0;
+for (1 .. 300) { $seen = $t->log_since($log) =~ /exact_pd_sync\.listen names a database twice, or one that no worker runs for/ and last; select undef, undef, undef, 0.1; }
+ok($seen, 'a database in the list that has no workers: the log says so');
 my ($rc, $out, $err) = $t->try(q{ALTER SYSTEM SET exact_pd_sync.listen = 'sync=localhost:80'});
 like($err, qr/an address is not numeric/, 'a name is no address');
 $t->sql('DROP EXTENSION exact_pd_sync CASCADE');

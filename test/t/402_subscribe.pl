@@ -48,6 +48,25 @@ foreach my $mode ('after', 'inside')
 	is(there(), '', '... and away');
 }
 
+# Without the secret nothing could be checked.
+$t->sql(q{SELECT exact_pd_sync.store_secret('exact_webhook_secret', NULL)});
+($rc, $out, $err) = $t->try("CALL exact_pd_sync.subscribe_webhooks('$url')");
+like($err, qr/ERROR: .*there is no webhook secret/, 'no webhook secret: an error');
+is(there(), '', '... and nothing was asked for');
+$t->sql(q{SELECT exact_pd_sync.store_secret('exact_webhook_secret', '} . $t->ready->{webhook_secret} . q{')});
+$t->sql("CALL exact_pd_sync.subscribe_webhooks('$url')");
+$t->sql(q{SELECT exact_pd_sync.store_secret('exact_webhook_secret', NULL)});
+like(part(), qr/^yellow: there is no webhook secret, so every notification of Exact is turned away/, 'it is gone afterwards: status says so');
+$t->sql(q{SELECT exact_pd_sync.store_secret('exact_webhook_secret', '} . $t->ready->{webhook_secret} . q{')});
+unlike(part(), qr/webhook secret/, '... until it is back');
+
+# Who does not answer has not refused.
+$t->fault(side => 'exact', method => 'GET', path => 'WebhookSubscriptions', times => 0, action => { drop => JSON::PP::true });
+($rc, $out, $err) = $t->try('CALL exact_pd_sync.subscribe_webhooks()');
+like($err, qr/ERROR: .*could not list the webhook subscriptions/, 'Exact does not answer: an error');
+unlike($err, qr/HINT: .*right to manage/, '... that speaks of no rights');
+$t->clear_faults;
+
 # Somebody subscribed before us, elsewhere: a second one is refused by Exact.
 $t->sql("CALL exact_pd_sync.subscribe_webhooks('$url')");
 my $old = $url;
@@ -91,9 +110,11 @@ foreach my $damage (qw(duplicate reorder tamper lowercase unsigned unknown_topic
 $t->switches(exact_webhook_damage => undef);
 agrees($t, 'every order is a deal');
 $t->sql(q{DELETE FROM exact_pd_sync.webhook_deliveries});
-$t->sql(q{UPDATE exact_pd_sync.webhook_subscriptions SET checked_at = checked_at - interval '1 day'});
+$t->sql(q{UPDATE exact_pd_sync.webhook_topics_asked SET since = since - interval '1 day'; UPDATE exact_pd_sync.divisions SET imported_at = imported_at - interval '1 day'});
+is($t->sql(q{SELECT string_agg(state, ' ') FROM exact_pd_sync.webhook_subscriptions}), 'well well well', 'changed a moment ago, and no notification yet: well');
 $t->sql(q{UPDATE exact_pd_sync.exact_sales_orders SET changed_at = changed_at - interval '30 minutes'});
-like(part(), qr/^yellow: \d+ orders changed within a day, and no notification came/, 'a silent topic: status says so');
+is($t->sql(q{SELECT string_agg(topic || ' ' || state, ' ' ORDER BY topic) FROM exact_pd_sync.webhook_subscriptions}), 'Accounts well Items well SalesOrders silent', '... half an hour ago: silent');
+like(part(), qr/^yellow: no notification came within a day although much changed \(SalesOrders at Exact\)/, '... status says so');
 $t->no_violations('nothing was forbidden');
 
 done_testing();

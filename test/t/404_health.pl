@@ -9,6 +9,7 @@ use lib $FindBin::RealBin;
 use Digest::SHA ();
 use EpdsTest;
 use HTTP::Tiny;
+use IO::Socket::INET;
 use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use Test::More;
@@ -88,6 +89,8 @@ is(health(), '200', 'all is well');
 $m = metrics('all well');
 is(join(' ', sort { $a <=> $b } map { state_of($m, $_) } split /\n/, $t->sql('SELECT part FROM exact_pd_sync.status')), join(' ', (0) x $t->sql('SELECT count(*) FROM exact_pd_sync.status')), '... every part is green');
 is(scalar(grep { /^exact_pd_sync_jobs/ } keys %$m), 0, '... and there is no job');
+is(join(' ', map { $m->{"exact_pd_sync_dead_letters{class=\"$_\"}"} // 'none' } qw(ours theirs capacity auth)), '0 0 0 0', '... no dead letter is a 0');
+is(join(' ', map { $m->{"exact_pd_sync_hints{state=\"$_\"}"} // 'none' } qw(new waiting)), '0 0', '... and so is no hint');
 is($m->{'exact_pd_sync_api_latency_seconds_bucket{side="exact",le="+Inf"}'}, $m->{'exact_pd_sync_api_latency_seconds_count{side="exact"}'}, '... a histogram ends with its count');
 cmp_ok($m->{'exact_pd_sync_token_expiry_seconds'}, '>', 0, '... the token is good');
 
@@ -117,8 +120,34 @@ my $body = qq({"Content":$content,"HashCode":") . uc(Digest::SHA::hmac_sha256_he
 my $send = sub { return $http->post("http://127.0.0.1:$port/exact/webhook", { content => $body })->{status}; };
 is($send->(), '503', 'somebody locks the inbox: try again, it says');
 $session->query('ROLLBACK;');
-$session->quit;
 is($send->(), '200', '... and then it is taken');
+
+# Somebody locks what status reads.  While one look waits for that, another and a notification
+# come: they are answered in one turn, and not alike.
+my $ask = sub {
+	my ($request) = @_;
+	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 10) or die "no connection: $!";
+	$socket->syswrite($request);
+	return $socket;
+};
+my $answer = sub {
+	my ($socket) = @_;
+	my $text = '';
+	local $SIG{ALRM} = sub { die "no answer\n" };
+	alarm 60;
+	1 while $text !~ /\r\n\r\n/ && sysread $socket, $text, 4096, length $text;
+	alarm 0;
+	return $text =~ m,^HTTP/1\.1 (\d+), ? $1 : 'none';
+};
+$session->query('BEGIN; LOCK TABLE exact_pd_sync.reconcile_results IN ACCESS EXCLUSIVE MODE;');
+my @look = ($ask->("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"));
+ok($t->wait_for(q{SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pid = exact_pd_sync.worker_pid('listener')}), 'somebody locks what status reads');
+push @look, $ask->("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+my $hint = $ask->(sprintf "POST /exact/webhook HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", length $body, $body);
+is(join(' ', map { $answer->($_) } @look), '503 503', '... figures are not to be had');
+is($answer->($hint), '200', '... a notification is taken all the same');
+$session->query('ROLLBACK;');
+$session->quit;
 
 # ---------------------------
 note 'the services are gone';

@@ -144,7 +144,7 @@ END
 			qq{SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = '$copy->{db}' AND backend_type = 'exact_pd_sync intake'
 			AND state_change > timestamptz '$began' + interval '1.5 s'}),
 		"$name: its workers have looked");
-	foreach my $command ('CALL exact_pd_sync.poll_all()', 'CALL exact_pd_sync.setup_pipedrive()', 'SELECT exact_pd_sync.resume()')
+	foreach my $command ('CALL exact_pd_sync.poll_all()', 'CALL exact_pd_sync.setup_pipedrive()', 'CALL exact_pd_sync.subscribe_webhooks()', 'CALL exact_pd_sync.unsubscribe_webhooks()', 'SELECT exact_pd_sync.resume()')
 	{
 		like(($copy->try($command))[2], qr/ERROR:  55000: this database is a copy, restored or promoted.*HINT:.*confirm_instance/s, "$name: $command is refused");
 	}
