@@ -429,6 +429,18 @@ BEGIN
         GET DIAGNOSTICS taken = ROW_COUNT;
         changed := taken;
     WHEN 'order_keys' THEN
+        -- What Exact lists is there: a deletion that was noted before this run is taken back by reading the order whole.
+        WITH there AS (
+            UPDATE exact_sales_orders o SET timestamp = NULL
+              FROM jsonb_to_recordset(p_rows) AS r("OrderID" uuid)
+             WHERE o.division = p_division AND o.id = r."OrderID"
+               AND o.deleted_at < (SELECT s.started_at FROM feed_positions f JOIN sync_runs s ON s.id = f.run_id WHERE f.division = p_division AND f.feed = p_feed)
+            RETURNING o.id
+        ), with_lines AS (
+            UPDATE exact_sales_order_lines l SET timestamp = NULL FROM there t WHERE l.division = p_division AND l.order_id = t.id
+        )
+        INSERT INTO unresolved_orders (division, order_id) SELECT p_division, t.id FROM there t ORDER BY t.id
+        ON CONFLICT DO NOTHING;
         -- What staging does not have is read whole, what stands otherwise there is read again.
         INSERT INTO unresolved_orders (division, order_id)
         SELECT p_division, r."OrderID" FROM jsonb_to_recordset(p_rows) AS r("OrderID" uuid)

@@ -254,6 +254,15 @@ agrees($t, '... and every order is a deal', except => [62006]);
 $calls = () = $t->exact_calls(sub { reconcile('staged') });
 is($calls, 1, '... the next run asks for the list alone');
 like($t->sql(q{SELECT summary FROM exact_pd_sync.reconcile_results ORDER BY run_id DESC LIMIT 1}), qr/^equal: 9 orders/, '... and both sides are equal');
+# An order is taken for deleted, and Exact has it.
+$t->sql(qq{UPDATE exact_pd_sync.exact_sales_order_lines SET deleted_at = clock_timestamp() WHERE order_id = '$lost';
+	UPDATE exact_pd_sync.exact_sales_orders SET deleted_at = clock_timestamp(), changed_at = clock_timestamp(), timestamp = coalesce(timestamp, 1) WHERE id = '$lost'});
+ok($t->settle, 'an order is taken for deleted');
+is($t->deal(62003)->{status}, 'lost', '... and its deal is lost');
+reconcile('not deleted');
+ok($t->settle, '... reconcile() sees that Exact has it');
+is($t->deal(62003)->{status}, 'open', '... and its deal is open again');
+agrees($t, '... with its lines', except => [62006]);
 $t->fault(side => 'exact', path => 'SalesOrders', times => 0, action => { status => 503, body => 'down' });
 ($rc, undef, $err) = $t->try('CALL exact_pd_sync.reconcile()');
 like($err, qr/ERROR: .*Exact could not be asked which orders there are: /, 'when Exact does not answer the run is a failure');
