@@ -139,6 +139,10 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use https://COMPANY.pipedrive.com.';
     END IF;
     PERFORM _check_role_and_secrets();
+    IF setting('pipedrive_base_url') <> rtrim(base_url, '/') AND EXISTS (SELECT FROM webhook_topics_asked a WHERE a.side = 'pipedrive' AND a.subscription_id IS NOT NULL) THEN
+        RAISE WARNING '% goes on sending notifications', setting('pipedrive_base_url')
+            USING HINT = 'Remove the webhooks "exact_pd_sync" there by hand, or set the old account once more and CALL exact_pd_sync.unsubscribe_webhooks() first.';
+    END IF;
     PERFORM configure('pipedrive_base_url', rtrim(base_url, '/'));
     PERFORM store_secret('pipedrive_api_token', api_token);
     PERFORM _pipedrive_open();
