@@ -261,7 +261,7 @@ foreach my $method (qw(GET HEAD PUT DELETE OPTIONS TRACE PATCH PROPFIND BREW pos
 }
 attack('method CONNECT', "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n", '404|405');
 attack('OPTIONS *', "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", '404');
-foreach my $path ('//healthz', '/healthz/', '/x/../healthz', '/./healthz', '/../../etc/passwd', '/%68ealthz', '/healthz%00', '/healthz%', '/%', '/healthz;a=b', '/HEALTHZ',
+foreach my $path ('/', '/health', '/healthzz', '//healthz', '/healthz/', '/x/../healthz', '/./healthz', '/../../etc/passwd', '/%68ealthz', '/healthz%00', '/healthz%', '/%', '/healthz;a=b', '/HEALTHZ',
 	'healthz', 'http://x/healthz', '/healthz#x')
 {
 	attack('path ' . $path =~ s/\0/NUL/r, "GET $path HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", '|400|404');
@@ -487,6 +487,8 @@ note 'nobody may write, all places wait';
 $position = $t->log_position;
 my $session = $t->session;
 $session->query_safe('BEGIN; LOCK TABLE exact_pd_sync.webhook_deliveries IN ACCESS EXCLUSIVE MODE');
+my $rollbacks = q{SELECT xact_rollback FROM pg_stat_database WHERE datname = 'sync'};
+my $rolled = $t->sql($rollbacks, db => 'postgres');
 my $taken = signed(number => 1);
 my @waiting = map { my $socket = open_socket(from => $_ > 224 ? '127.0.0.2' : undef); syswrite $socket, post($taken); $socket } 1 .. 256;
 # Some do not wait for their answer.
@@ -496,6 +498,7 @@ close $_ foreach @away;
 my %status;
 $status{ statuses(answer_on($_, until => qr/\r\n\r\n/)) }++ foreach @waiting;
 is(join(' ', map { "$_: $status{$_}" } sort keys %status), '503: 236', 'while the inbox is locked everybody is told to try again');
+cmp_ok($t->sql($rollbacks, db => 'postgres') - $rolled, '<=', 6, '... all of them together, not ten after ten, each with its own three seconds');
 like($t->sql(q{SELECT exact_pd_sync.worker_trouble('listener')}), qr/lock timeout/, '... the worker says why');
 $session->query_safe('ROLLBACK');
 $session->quit;
