@@ -8,7 +8,8 @@ BEGIN;
 -- The jobs: each a bare CALL, because a procedure that commits must stand alone; no import among them.
 SELECT name, schedule, command FROM schedule_jobs ORDER BY name;
 SELECT count(*) AS not_bare FROM schedule_jobs WHERE command !~ '^CALL exact_pd_sync\.[a-z_]+\(\)$';
-SELECT s.name AS no_such_procedure FROM schedule_jobs s WHERE to_regprocedure(replace(s.command, 'CALL ', '')) IS NULL;
+SELECT s.name AS no_such_procedure FROM schedule_jobs s
+ WHERE NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'exact_pd_sync'::regnamespace AND p.prokind = 'p' AND s.command = format('CALL exact_pd_sync.%s()', p.proname) AND p.pronargs = p.pronargdefaults);
 SELECT count(*) AS needs_seconds FROM schedule_jobs WHERE schedule ~ 'second';
 
 -- pg_cron lives elsewhere: the statements to run there.
