@@ -229,8 +229,8 @@ attack('an empty length', "${head}Content-Length:\r\n\r\n{}", '400');
 attack('a length and pieces', chunked("Content-Length: 2\r\n", "0\r\n\r\n") . post('{}'), '400');
 attack('pieces and a length', "${head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" . post('{}'), '400');
 attack('pieces twice', chunked("Transfer-Encoding: chunked\r\n", "0\r\n\r\n"), '400');
-attack('pieces, and something else', "${head}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", '400');
-attack('something else than pieces', "${head}Transfer-Encoding: identity\r\n\r\n" . post('{}'), '400');
+attack('pieces, and something else', "${head}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", '400|501');
+attack('something else than pieces', "${head}Transfer-Encoding: identity\r\n\r\n" . post('{}'), '400|501');
 attack('pieces in HTTP/1.0', "POST /exact/webhook HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", '400');
 attack('a piece whose length is none', chunked('', "zz\r\n{}\r\n0\r\n\r\n"), '|400');
 attack('a piece of negative length', chunked('', "-2\r\n{}\r\n0\r\n\r\n"), '|400');
@@ -240,8 +240,13 @@ attack('line breaks of one character', post('{}') =~ s/\r\n/\n/gr, '|400|401');
 attack('an empty line first', "\r\n" . post('{}'), '400|401');
 
 my $body = signed();
-attack('genuine, in pieces of one byte with extensions and a trailer',
-	chunked('', map({ sprintf "1;a=b\r\n%s\r\n", $_ } split //, $body), "0;last\r\nX-Trailer: Content-Length: 5\r\n\r\n"), '200', until => qr/\r\n\r\n/);
+attack('genuine, in pieces of one byte', chunked('', map({ chunk($_) } split //, $body), "0\r\n\r\n"), '200', until => qr/\r\n\r\n/);
+# Nobody sends such pieces; libmicrohttpd 1.0.1 refuses them, versions before and after take them.
+$body = signed();
+my $decorated = send_bytes(chunked('', map({ sprintf "1;a=b\r\n%s\r\n", $_ } split //, $body), "0;last\r\nX-Trailer: Content-Length: 5\r\n\r\n"), until => qr/\r\n\r\n/);
+like($decorated, qr/\A(?:200|400|413|)\z/, 'genuine, in pieces with extensions and a trailer');
+$genuine-- unless $decorated eq '200';
+unharmed('in pieces with extensions and a trailer');
 $body = signed();
 my $first = int(length($body) / 2);
 attack('genuine, in two odd pieces', chunked('', map({ chunk($_) } substr($body, 0, $first), substr($body, $first)), "000\r\n\r\n"), '200', until => qr/\r\n\r\n/);
