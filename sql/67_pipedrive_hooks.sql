@@ -225,6 +225,10 @@ BEGIN
                   HINT = 'The address must be reachable by Pipedrive over https without a redirect, and the user of the API token must be an administrator. The next call of exact_pd_sync.subscribe_webhooks() tries again.';
     END IF;
     IF setting('pipedrive_callback_url') IS NULL THEN
+        -- A list without an address leaves none right.  One that is was seen or made before somebody took the address back.
+        IF EXISTS (SELECT FROM webhook_topics_asked a WHERE a.side = 'pipedrive' AND a.subscription_id IS NOT NULL) THEN
+            RETURN 'the address was taken back meanwhile: CALL exact_pd_sync.unsubscribe_webhooks() removes what is there';
+        END IF;
         DELETE FROM webhook_topics_asked a WHERE a.side = 'pipedrive';
         DELETE FROM pipedrive_hooks;
         RETURN 'Pipedrive no longer notifies of changes';

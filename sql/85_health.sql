@@ -73,7 +73,7 @@ BEGIN
         UNION ALL
         SELECT 7, 0, '', '', round(extract(epoch FROM c.access_expires_at - v_now), 3) FROM exact_consent c WHERE c.access_expires_at IS NOT NULL
         UNION ALL
-        SELECT 8, 0, '', format('state="%s"', h.state), (SELECT count(*) FROM webhook_deliveries w WHERE w.state = h.state) FROM unnest(ARRAY['new', 'waiting']) AS h(state)
+        SELECT 8, 0, '', format('state="%s"', h.state), (SELECT count(*) FROM webhook_deliveries w WHERE w.state IN ('new', 'waiting') AND w.state = h.state) FROM unnest(ARRAY['new', 'waiting']) AS h(state)
         UNION ALL
         SELECT 9, 0, '_total', format('source="%s",status="%s"', split_part(c.label, ' ', 1), split_part(c.label, ' ', 2)), c.value FROM counters() c WHERE c.name = 'answers'
         UNION ALL

@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "exact_internal.h"
 #include "instance.h"
+#include "session_lock.h"
 #include "subscribe.h"
 #include "tx.h"
 
@@ -37,6 +38,8 @@ PG_FUNCTION_INFO_V1(epds_unsubscribe_webhooks);
 
 /* For the journal and the budget: as if it were a feed. */
 #define FEED "webhooks"
+
+#define SUBSCRIBE_LOCK_KEY 103
 
 typedef struct Action
 {
@@ -274,29 +277,83 @@ text_argument(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
-/* CALL subscribe_webhooks(callback_url, pipedrive_callback_url) */
-Datum
-epds_subscribe_webhooks(PG_FUNCTION_ARGS)
+/*
+ * begin_subscribe
+ *		Note what is asked for.
+ */
+static void
+begin_subscribe(FunctionCallInfo fcinfo, Task *task)
 {
-	Task		task = {.wanted = true};
-	const char *args[2];
+	const char *args[2] = {text_argument(fcinfo, 0), text_argument(fcinfo, 1)};
 
-	epds_procedure_enter(fcinfo, "subscribe_webhooks");
-	args[0] = text_argument(fcinfo, 0);
-	args[1] = text_argument(fcinfo, 1);
+	task->wanted = true;
 	epds_tx_begin();
 	check_instance();
 	epds_sql("SELECT b.exact, b.pipedrive FROM exact_pd_sync._subscribe_begin($1, $2) AS b",
 			 2, args);
-	task.exact = epds_sql_bool(0, 0, false);
-	task.pipedrive = epds_sql_bool(0, 1, false);
+	task->exact = epds_sql_bool(0, 0, false);
+	task->pipedrive = epds_sql_bool(0, 1, false);
 	epds_tx_commit();
-	if (!task.exact && !task.pipedrive)
+	if (!task->exact && !task->pipedrive)
 		ereport(NOTICE,
 				(errmsg("no notifications are asked for"),
 				 errhint("CALL exact_pd_sync.subscribe_webhooks('https://HOST/exact/webhook', 'https://HOST/pipedrive/webhook'), where HOST leads to the listener; one of the two is enough.")));
-	do_all(&task);
+}
+
+/*
+ * begin_unsubscribe
+ *		Note that nothing is asked for any more.
+ */
+static void
+begin_unsubscribe(FunctionCallInfo fcinfo, Task *task)
+{
+	epds_tx_begin();
+	check_instance();
+	epds_sql("SELECT b.exact, b.pipedrive FROM exact_pd_sync._unsubscribe_begin() AS b",
+			 0, NULL);
+	task->exact = epds_sql_bool(0, 0, false);
+	task->pipedrive = epds_sql_bool(0, 1, false);
+	epds_tx_commit();
+}
+
+/*
+ * run
+ *		Be one of the two procedures.
+ *
+ * One session at a time, from the first note on: what is asked for may not
+ * change under another one that is making its calls.
+ */
+static void
+run(FunctionCallInfo fcinfo, const char *procedure,
+	void (*begin) (FunctionCallInfo fcinfo, Task *task))
+{
+	Task		task = {0};
+
+	epds_procedure_enter(fcinfo, procedure);
+	if (!epds_lock_try(EPDS_LOCK_STEPS, SUBSCRIBE_LOCK_KEY))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("another session sees to the notifications at this moment"),
+				 errdetail("It runs exact_pd_sync.subscribe_webhooks() or unsubscribe_webhooks()."),
+				 errhint("Wait until it is done.")));
+	PG_TRY();
+	{
+		begin(fcinfo, &task);
+		do_all(&task);
+	}
+	PG_FINALLY();
+	{
+		epds_lock_release(EPDS_LOCK_STEPS, SUBSCRIBE_LOCK_KEY);
+	}
+	PG_END_TRY();
 	epds_procedure_leave();
+}
+
+/* CALL subscribe_webhooks(callback_url, pipedrive_callback_url) */
+Datum
+epds_subscribe_webhooks(PG_FUNCTION_ARGS)
+{
+	run(fcinfo, "subscribe_webhooks", begin_subscribe);
 	PG_RETURN_VOID();
 }
 
@@ -304,17 +361,6 @@ epds_subscribe_webhooks(PG_FUNCTION_ARGS)
 Datum
 epds_unsubscribe_webhooks(PG_FUNCTION_ARGS)
 {
-	Task		task = {.wanted = false};
-
-	epds_procedure_enter(fcinfo, "unsubscribe_webhooks");
-	epds_tx_begin();
-	check_instance();
-	epds_sql("SELECT b.exact, b.pipedrive FROM exact_pd_sync._unsubscribe_begin() AS b",
-			 0, NULL);
-	task.exact = epds_sql_bool(0, 0, false);
-	task.pipedrive = epds_sql_bool(0, 1, false);
-	epds_tx_commit();
-	do_all(&task);
-	epds_procedure_leave();
+	run(fcinfo, "unsubscribe_webhooks", begin_unsubscribe);
 	PG_RETURN_VOID();
 }

@@ -189,4 +189,22 @@ SELECT * FROM t.states;
 SELECT topic, received_24h, last_received_at < clock_timestamp() - interval '24 hours' AS long_ago FROM webhook_subscriptions WHERE topic = 'deal';
 INSERT INTO webhook_deliveries (side, digest, topic, received_at) VALUES ('pipedrive', 'c', 'deal', clock_timestamp() - interval '23 hours');
 SELECT * FROM t.states;
+
+-- Status and figures, which machines ask for all day, look at no notification that is old and done.
+INSERT INTO webhook_deliveries (side, digest, topic, division, received_at, state)
+SELECT a.side, a.topic || n, a.topic, nullif(a.division, 0), clock_timestamp() - interval '25 hours', 'done' FROM webhook_topics_asked a, generate_series(1, 300) n;
+ANALYZE webhook_deliveries;
+SET LOCAL enable_seqscan = off;
+CREATE VIEW t.looks AS SELECT seq_tup_read + idx_tup_fetch AS looks FROM pg_stat_xact_user_tables WHERE relid = 'webhook_deliveries'::regclass;
+SELECT looks AS before FROM t.looks \gset
+SELECT count(*) > 0 AS rows FROM status;
+SELECT looks - :before < 100 AS few FROM t.looks;
+SELECT looks AS before FROM t.looks \gset
+SELECT length(metrics()) > 0 AS text;
+SELECT looks - :before < 100 AS few FROM t.looks;
+
+-- The address is taken back while a run is under way: what is there is not forgotten.
+SELECT configure('pipedrive_callback_url', NULL);
+SELECT _hooks_end(0);
+SELECT count(*) FROM webhook_topics_asked WHERE side = 'pipedrive';
 ROLLBACK;

@@ -86,6 +86,17 @@ $t->fault(side => 'exact', method => 'DELETE', path => 'WebhookSubscriptions', t
 ($rc, $out, $err) = $t->try('CALL exact_pd_sync.unsubscribe_webhooks()');
 like($err, qr/ERROR: .*not all webhook subscriptions/, 'Exact does not remove them: an error');
 $t->clear_faults;
+$t->fault(side => 'exact', method => 'DELETE', path => 'WebhookSubscriptions', times => 1, action => { status => 500, body => '{"error":{"code":"","message":{"lang":"","value":"Niet toegestaan."}}}', content_type => 'application/json' });
+($rc, $out, $err) = $t->try('CALL exact_pd_sync.unsubscribe_webhooks()');
+my $left = there();
+like($left, qr/^\w+$/, '... it removes all but one');
+like($err, qr/ERROR: .*not all webhook subscriptions/, '... an error again');
+$t->clear_faults;
+like(part(), qr/^yellow: \w+: .*Niet toegestaan/, '... and status is yellow');
+$t->try('CALL exact_pd_sync.subscribe_webhooks()');
+is(there(), $left, '... the daily check asks for none of them again');
+$t->sql('CALL exact_pd_sync.unsubscribe_webhooks()');
+is(there(), '', '... and the next call removes what is left');
 $t->sql("CALL exact_pd_sync.subscribe_webhooks('$url')");
 
 # From the counter to the deal.

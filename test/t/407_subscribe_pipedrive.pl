@@ -278,6 +278,23 @@ is(cost(sub { subscribe() }), '10 GET 1', 'without an address both are checked')
 is($t->sql(q{SELECT string_agg(side || ' ' || topic || ' ' || state, ', ' ORDER BY side, topic) FROM exact_pd_sync.webhook_subscriptions}),
 	'exact Accounts well, exact Items well, exact SalesOrders well, pipedrive deal well, pipedrive organization well, pipedrive person well, pipedrive product well', '... and stand in one view');
 is(cost(sub { subscribe(callback_url => $exact_url) }), '0', 'Exact alone: Pipedrive is not asked');
+
+# Two at once: the second one neither changes what is asked for under the first nor asks anybody.
+without('deal');
+my $holder = $t->session;
+$holder->query_safe('BEGIN; LOCK TABLE exact_pd_sync.pipedrive_hooks');
+my $first = $t->background('CALL exact_pd_sync.subscribe_webhooks()');
+my $first_pid = $first->(pid => 1);
+ok($t->wait_for("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $first_pid", 't', 30), 'one is at work');
+foreach my $command ('unsubscribe_webhooks()', "subscribe_webhooks(pipedrive_callback_url => '$new')")
+{
+	like(($t->try("CALL exact_pd_sync.$command"))[2], qr/ERROR:  55006: another session sees to the notifications/, "... $command is refused meanwhile");
+}
+$holder->quit;
+my ($first_out, $first_err) = $first->();
+like($first_err, qr/Pipedrive notifies of changes/, '... and the first one comes to its end');
+is(ours(), $every, '... with what it was asked for');
+is(states(), 'deal well, organization well, person well, product well', '... and nothing is forgotten');
 $t->sql('CREATE ROLE analyst LOGIN');
 $t->sql(q{SELECT exact_pd_sync.grant_reader('analyst')});
 is($t->sql('SET ROLE analyst; SELECT count(*) FILTER (WHERE state = \'well\') FROM exact_pd_sync.webhook_subscriptions'), '7', 'an analyst may look');
